@@ -1,0 +1,162 @@
+//! `[listen.NAME]`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::value::{ByteSize, OneOrMany, Span};
+
+/// A listener. Only `bind` is required; every default is safe on the public internet.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Addresses; `[::]:443` serves IPv4 too.
+    pub bind: OneOrMany<SocketAddr>,
+    /// TLS; absent means cleartext with HTTP/1.1 and h2c prior knowledge on one port.
+    pub tls: Option<Tls>,
+    /// Answer every request with 308 to the same URL under https.
+    #[serde(default)]
+    pub redirect_https: bool,
+    /// Peers whose forwarding headers are believed. Empty: nobody.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether a PROXY protocol header opens each connection.
+    #[serde(default)]
+    pub proxy_protocol: ProxyProtocol,
+    /// Limits on every request of this listener, before routing; names of `[limit.*]`.
+    #[serde(default)]
+    pub limits: Vec<String>,
+    /// Longest TLS handshake.
+    #[serde(default = "ten_seconds")]
+    pub handshake_timeout: Span,
+    /// Longest wait for a complete request head, the h2 preface included.
+    #[serde(default = "ten_seconds")]
+    pub head_timeout: Span,
+    /// Longest idle time of a connection between requests; PINGs do not count as use.
+    #[serde(default = "sixty_seconds")]
+    pub idle_timeout: Span,
+    /// Longest wait for the next piece of a request body.
+    #[serde(default = "fifteen_seconds")]
+    pub body_timeout: Span,
+    /// Bytes a second that a request body must reach on average after 10 s.
+    #[serde(default = "one_kib")]
+    pub body_min_rate: ByteSize,
+    /// Longest time that a client may refuse to take bytes of a response.
+    #[serde(default = "thirty_seconds")]
+    pub write_timeout: Span,
+    /// Most connections at once; more wait in the kernel's queue.
+    #[serde(default = "ten_thousand")]
+    pub max_connections: u32,
+    /// Most connections at once of one address (IPv6: one /64). Trusted proxies are not counted.
+    #[serde(default = "one_thousand")]
+    pub max_connections_per_ip: u32,
+    /// Most requests on one connection, then it is ended gracefully.
+    #[serde(default = "ten_thousand")]
+    pub max_requests_per_connection: u32,
+    /// Longest life of a connection, then it is ended gracefully.
+    #[serde(default = "one_hour")]
+    pub max_connection_age: Span,
+    /// Largest request head.
+    #[serde(default = "head_size")]
+    pub max_head: ByteSize,
+    /// Most header fields.
+    #[serde(default = "one_hundred")]
+    pub max_fields: u32,
+    /// Longest request target.
+    #[serde(default = "target_size")]
+    pub max_target: ByteSize,
+    /// Most concurrent streams of an h2 connection.
+    #[serde(default = "one_hundred")]
+    pub max_streams: u32,
+}
+
+/// TLS of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Folders (every `NAME.crt`/`NAME.pem` with a `NAME.key` beside it, or `fullchain.pem` with `privkey.pem`, one level
+    /// deep) and pairs. Chosen by server name; the first one serves unknown names.
+    pub certificates: Vec<Certificate>,
+    /// Oldest protocol version.
+    #[serde(default)]
+    pub min_version: TlsVersion,
+}
+
+/// One source of certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Certificate {
+    /// A folder.
+    Folder(PathBuf),
+    /// A chain and its key.
+    Pair(KeyPair),
+}
+
+/// A certificate chain and its private key, both PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPair {
+    /// Leaf first.
+    pub chain: PathBuf,
+    /// PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// A TLS protocol version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    #[default]
+    #[serde(rename = "1.2")]
+    V12,
+    /// TLS 1.3.
+    #[serde(rename = "1.3")]
+    V13,
+}
+
+/// How a listener treats the PROXY protocol. Headers are believed from `trusted_proxies` only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyProtocol {
+    /// Never looked for.
+    #[default]
+    Off,
+}
+
+fn ten_seconds() -> Span {
+    Span::seconds(10)
+}
+fn fifteen_seconds() -> Span {
+    Span::seconds(15)
+}
+fn thirty_seconds() -> Span {
+    Span::seconds(30)
+}
+fn sixty_seconds() -> Span {
+    Span::seconds(60)
+}
+fn one_hour() -> Span {
+    Span::seconds(3600)
+}
+fn one_kib() -> ByteSize {
+    ByteSize::kib(1)
+}
+fn head_size() -> ByteSize {
+    ByteSize::kib(32)
+}
+fn target_size() -> ByteSize {
+    ByteSize::kib(8)
+}
+fn one_hundred() -> u32 {
+    100
+}
+fn one_thousand() -> u32 {
+    1_000
+}
+fn ten_thousand() -> u32 {
+    10_000
+}

@@ -1,0 +1,1 @@
+//! Reads configuration files: includes, places of errors, secrets.

@@ -1,0 +1,95 @@
+//! What the user wrote: the file types of the configuration, validated in form and without behaviour.
+//!
+//! `load` reads files, `value` holds the small words (durations, sizes, rates, paths), `error` says what is wrong and
+//! where. What the words mean at run time is decided by the `compile.rs` of each stage room and by `snapshot`.
+
+pub mod error;
+pub mod load;
+pub mod value;
+
+mod admin;
+mod auth;
+mod issuer;
+mod limit;
+mod listen;
+mod route;
+mod session;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use admin::{AccessLog, Admin, Log};
+pub use auth::{Auth, AuthRules};
+pub use error::{ConfigError, KeyPath, Problems};
+pub use issuer::{Algorithm, Issuer};
+pub use limit::{Limit, LimitKey};
+pub use listen::{Certificate, KeyPair, Listen, ProxyProtocol, Tls, TlsVersion};
+pub use route::{
+    Cors, Edit, Edits, EncodedSlash, GrpcWeb, Redirect, Respond, Rewrite, Route, Test,
+};
+pub use session::{Probe, Session, SessionMap};
+pub use upstream::{Balance, Health, Upstream, UpstreamTls};
+pub use value::{ByteSize, Endpoint, EndpointScheme, OneOrMany, Rate, SecretRef, Span};
+
+/// The whole configuration, includes merged in.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Further files, merged in as if they were written here. Globs are resolved against this file's folder.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Worker threads. Default: the cores, or the container's quota.
+    pub workers: Option<NonZeroUsize>,
+    /// How long a stop waits for what is in flight.
+    pub drain_timeout: DrainTimeout,
+    /// Most requests in flight in the whole process; more are answered 503.
+    pub max_in_flight: MaxInFlight,
+    /// Folder for what should survive a restart.
+    pub state_dir: Option<PathBuf>,
+    /// The admin listener.
+    pub admin: Admin,
+    /// What is written down.
+    pub log: Log,
+    /// Sockets that clients connect to, by name.
+    pub listen: BTreeMap<String, Listen>,
+    /// Groups of endpoints that requests are forwarded to, by name.
+    pub upstream: BTreeMap<String, Upstream>,
+    /// Who signs tokens, by name.
+    pub issuer: BTreeMap<String, Issuer>,
+    /// Sessions that a backend confirms, by name.
+    pub session: BTreeMap<String, Session>,
+    /// Bounds on rate, by name.
+    pub limit: BTreeMap<String, Limit>,
+    /// What is served. Order plays no part: the most specific route wins.
+    pub route: Vec<Route>,
+    /// Cases that `vestibule check` walks through the routes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub test: Vec<Test>,
+}
+
+/// `drain_timeout`, 30 s by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct DrainTimeout(pub Span);
+
+impl Default for DrainTimeout {
+    fn default() -> Self {
+        Self(Span::seconds(30))
+    }
+}
+
+/// `max_in_flight`, 10,000 by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct MaxInFlight(pub u32);
+
+impl Default for MaxInFlight {
+    fn default() -> Self {
+        Self(10_000)
+    }
+}

@@ -1,0 +1,214 @@
+//! `[[route]]` and `[[test]]`.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::auth::Auth;
+use super::value::{ByteSize, OneOrMany, Span};
+
+/// What is served where, to whom, and how. Exactly one of `upstream`, `redirect`, `respond`, unless `auth = "deny"`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Labels metrics and logs. Default: made from host and path.
+    pub name: Option<String>,
+    /// Listeners that serve it. Default: every one.
+    #[serde(default)]
+    pub listen: Vec<String>,
+    /// Host names, `*.example.com` for one label. Default: any host.
+    pub host: Option<OneOrMany<String>>,
+    /// `/exact`, `/prefix/*`, or `~ ^/regex$`. Default: every path.
+    pub path: Option<OneOrMany<String>>,
+    /// Methods. Default: the methods of RFC 9110 and PATCH, without CONNECT and TRACE.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Header values that must be there; `"*"` for any value.
+    #[serde(default)]
+    pub match_headers: BTreeMap<String, String>,
+    /// gRPC services `pkg.Service` or methods `pkg.Service/Method`; stands for `path`.
+    pub grpc: Option<OneOrMany<String>>,
+    /// What is demanded of the caller.
+    pub auth: Auth,
+    /// Networks that the client must be in. Empty: any.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub from: Vec<IpNet>,
+    /// Names of limits.
+    #[serde(default)]
+    pub limits: Vec<String>,
+    /// Name of the upstream.
+    pub upstream: Option<String>,
+    /// Answer with a redirect.
+    pub redirect: Option<Redirect>,
+    /// Answer from here.
+    pub respond: Option<Respond>,
+    /// Largest request body.
+    #[serde(default = "one_mib")]
+    pub max_body: ByteSize,
+    /// Longest wait for the first byte of the response.
+    #[serde(default = "fifteen_seconds")]
+    pub timeout: Span,
+    /// Cross-origin rules. Absent: the backend's own answer stands.
+    pub cors: Option<Cors>,
+    /// What happens to `%2F` in the path.
+    #[serde(default)]
+    pub encoded_slash: EncodedSlash,
+    /// Removed from the front of the path.
+    pub strip_prefix: Option<String>,
+    /// Path rewrite by regex, after `strip_prefix`. The result is made canonical and held against closed routes again.
+    pub rewrite: Option<Rewrite>,
+    /// Protocols that may be upgraded to.
+    #[serde(default)]
+    pub upgrade: Vec<String>,
+    /// gRPC-Web: pass it on, or translate it to gRPC.
+    #[serde(default)]
+    pub grpc_web: GrpcWeb,
+    /// Headers that tell the upstream who the caller is: name to `claim:PATH`, `user`, `org`, `roles`, `email` or `method`. Default: `x-auth-*`.
+    pub identity_headers: Option<BTreeMap<String, String>>,
+    /// Header edits.
+    #[serde(default)]
+    pub headers: Edits,
+}
+
+/// An answer that sends the client elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Redirect {
+    /// Path or absolute URL.
+    pub to: String,
+    /// 301, 302, 303, 307 or 308.
+    #[serde(default = "found")]
+    pub status: u16,
+}
+
+/// An answer given by the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Respond {
+    /// Status.
+    pub status: u16,
+    /// Body.
+    #[serde(default)]
+    pub body: String,
+    /// Content type of the body.
+    #[serde(default = "plain_text")]
+    pub content_type: String,
+}
+
+/// Which origins may read the answers. The gateway then answers preflights itself and replaces the backend's CORS headers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    /// Exact origins, or `"*"` (never together with `credentials`).
+    pub origins: Vec<String>,
+    /// Allow cookies and authorization.
+    #[serde(default)]
+    pub credentials: bool,
+    /// Methods that a preflight may ask for. Default: the route's.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Headers that a preflight may ask for. Default: what gRPC-Web, Connect and JSON clients send.
+    #[serde(default)]
+    pub headers: Vec<String>,
+    /// Response headers that scripts may read. Default: the grpc ones.
+    #[serde(default)]
+    pub expose: Vec<String>,
+    /// How long a browser may keep the preflight's answer.
+    #[serde(default = "ten_minutes")]
+    pub max_age: Span,
+}
+
+/// What happens to `%2F` in a path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EncodedSlash {
+    /// 400.
+    #[default]
+    Refuse,
+    /// Passed on as it is, never taken for a slash.
+    Keep,
+}
+
+/// A regex rewrite of the path.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rewrite {
+    /// Regex on the canonical path.
+    pub from: String,
+    /// Replacement; `$1` is the first group.
+    pub to: String,
+}
+
+/// What happens to gRPC-Web requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GrpcWeb {
+    /// Byte for byte: the backend speaks it.
+    #[default]
+    Pass,
+    /// Made gRPC towards the backend, and gRPC-Web again towards the client.
+    Translate,
+}
+
+/// Header edits of both directions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Edits {
+    /// Towards the upstream.
+    pub request: Edit,
+    /// Towards the client.
+    pub response: Edit,
+}
+
+/// Header edits of one direction, in this order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Edit {
+    /// Removed.
+    pub remove: Vec<String>,
+    /// Set, whatever was there.
+    pub set: BTreeMap<String, String>,
+    /// Set where absent.
+    pub default: BTreeMap<String, String>,
+}
+
+/// A case for `vestibule check`: a request, and what must become of it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Test {
+    /// Method.
+    #[serde(default = "get")]
+    pub method: String,
+    /// URL, with scheme and host.
+    pub url: String,
+    /// Client address.
+    #[schemars(with = "Option<String>")]
+    pub client: Option<std::net::IpAddr>,
+    /// Request headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Name of the route that must match, or a reason code such as `no_route`.
+    pub expect: String,
+}
+
+fn found() -> u16 {
+    302
+}
+fn get() -> String {
+    "GET".to_owned()
+}
+fn plain_text() -> String {
+    "text/plain; charset=utf-8".to_owned()
+}
+fn one_mib() -> ByteSize {
+    ByteSize::mib(1)
+}
+fn fifteen_seconds() -> Span {
+    Span::seconds(15)
+}
+fn ten_minutes() -> Span {
+    Span::seconds(600)
+}

@@ -1,0 +1,3 @@
+//! Vestibule: an edge reverse proxy and auth gateway for identity backends.
+
+fn main() {}

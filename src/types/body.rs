@@ -1,0 +1,503 @@
+//! One body type for both directions: no boxed trait object per request, frames pass untouched.
+//!
+//! What may ride along, each absent by default and free when absent: a [`Guard`] (size limit and deadlines), a
+//! [`Filter`] (frame translation), a [`Lease`] (the upstream connection that goes back to its pool when the body
+//! has ended) and an [`InFlight`] count.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::clock;
+
+/// A request or response body.
+pub struct Body {
+    source: Source,
+    guard: Option<Box<Guard>>,
+    filter: Option<Box<Filtering>>,
+    lease: Option<Box<dyn Lease>>,
+    in_flight: Option<InFlight>,
+}
+
+enum Source {
+    Empty,
+    Full(Bytes),
+    Incoming(Incoming),
+    /// An incoming body that yielded its last frame or an error.
+    Ended,
+}
+
+/// Why a body ended before its end.
+#[derive(Debug)]
+pub enum BodyError {
+    /// More bytes than the route allows.
+    TooLarge,
+    /// No progress within the deadline.
+    Stalled,
+    /// The bytes are not what the dialect promised.
+    Malformed(&'static str),
+    /// The connection that feeds the body failed.
+    Connection(hyper::Error),
+}
+
+/// Translates the frames of a body; see `transform::grpc_web`.
+pub trait Filter: Send + Sync {
+    /// Takes one piece and appends what follows from it to `out`. Called with [`Piece::End`] exactly once, last, and
+    /// only after a clean end. Trailers are followed by `End`.
+    ///
+    /// # Errors
+    /// [`BodyError::Malformed`] when the piece breaks the dialect; the body then ends.
+    fn push(&mut self, piece: Piece, out: &mut VecDeque<Frame<Bytes>>) -> Result<(), BodyError>;
+}
+
+/// What a [`Filter`] is fed with.
+#[derive(Debug)]
+pub enum Piece {
+    /// Body bytes, in order, cut anywhere.
+    Data(Bytes),
+    /// The trailer section.
+    Trailers(HeaderMap),
+    /// The clean end of the body.
+    End,
+}
+
+/// Something lent to a response body until it has ended; see `upstream::pool`.
+pub trait Lease: Send + Sync {
+    /// The body is over: `clean` tells whether its last byte was read, so that the connection may be used again.
+    fn finish(self: Box<Self>, clean: bool);
+}
+
+/// How a guarded body fared; shared with whoever must know (the exchange, the forwarder).
+#[derive(Debug, Default)]
+pub struct Fate {
+    bytes: AtomicU64,
+    failure: AtomicU8,
+}
+
+/// The way a guarded body failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// See [`BodyError::TooLarge`].
+    TooLarge,
+    /// See [`BodyError::Stalled`].
+    Stalled,
+    /// See [`BodyError::Malformed`].
+    Malformed,
+    /// See [`BodyError::Connection`].
+    Connection,
+}
+
+impl Fate {
+    /// Bytes of data that have passed so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How the body failed, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        match self.failure.load(Ordering::Acquire) {
+            1 => Some(Failure::TooLarge),
+            2 => Some(Failure::Stalled),
+            3 => Some(Failure::Malformed),
+            4 => Some(Failure::Connection),
+            _ => None,
+        }
+    }
+
+    fn fail(&self, error: &BodyError) {
+        let code = match error {
+            BodyError::TooLarge => 1,
+            BodyError::Stalled => 2,
+            BodyError::Malformed(_) => 3,
+            BodyError::Connection(_) => 4,
+        };
+        // The first failure is the cause; what follows from it is not.
+        let _ = self
+            .failure
+            .compare_exchange(0, code, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+/// The bounds of a body.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Most bytes of data that may pass.
+    pub max_bytes: u64,
+    /// Longest wait for the next frame.
+    pub idle: Duration,
+    /// Bytes a second that must have arrived on average, once `grace` is over; 0 asks for none.
+    pub min_rate: u64,
+    /// How long the average may be below `min_rate`.
+    pub grace: Duration,
+}
+
+struct Guard {
+    bounds: Bounds,
+    fate: Arc<Fate>,
+    started: Instant,
+    deadline: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+struct Filtering {
+    filter: Box<dyn Filter>,
+    ready: VecDeque<Frame<Bytes>>,
+    ended: bool,
+}
+
+/// A count of things under way; the [`InFlight`] permits it hands out lower it again when dropped.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU32);
+
+impl Gauge {
+    /// Permits that are out now.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Raises the count until the permit is dropped; `None` if `max` are out already.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, max: u32) -> Option<InFlight> {
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        let permit = InFlight(Arc::clone(self));
+        (before < max).then_some(permit)
+    }
+}
+
+/// One thing under way.
+#[derive(Debug)]
+pub struct InFlight(Arc<Gauge>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Body {
+    /// No bytes.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::from_source(Source::Empty)
+    }
+
+    /// These bytes.
+    #[must_use]
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self::from_source(if bytes.is_empty() {
+            Source::Empty
+        } else {
+            Source::Full(bytes)
+        })
+    }
+
+    /// What a connection delivers.
+    #[must_use]
+    pub fn incoming(incoming: Incoming) -> Self {
+        Self::from_source(if http_body::Body::is_end_stream(&incoming) {
+            Source::Empty
+        } else {
+            Source::Incoming(incoming)
+        })
+    }
+
+    fn from_source(source: Source) -> Self {
+        Self {
+            source,
+            guard: None,
+            filter: None,
+            lease: None,
+            in_flight: None,
+        }
+    }
+
+    /// Bounds the body. A body without bytes needs no guard and gets none: `None` is returned then.
+    pub fn guard(&mut self, bounds: Bounds) -> Option<Arc<Fate>> {
+        if matches!(self.source, Source::Empty) {
+            return None;
+        }
+        let fate = Arc::new(Fate::default());
+        self.guard = Some(Box::new(Guard {
+            bounds,
+            fate: Arc::clone(&fate),
+            started: clock::now(),
+            deadline: None,
+            waiting: false,
+        }));
+        Some(fate)
+    }
+
+    /// Passes every frame through `filter`; the length is unknown from then on.
+    #[must_use]
+    pub fn filtered(mut self, filter: Box<dyn Filter>) -> Self {
+        self.filter = Some(Box::new(Filtering {
+            filter,
+            ready: VecDeque::new(),
+            ended: false,
+        }));
+        self
+    }
+
+    /// Hands over what must be given back when the body has ended.
+    #[must_use]
+    pub fn leased(mut self, lease: Box<dyn Lease>) -> Self {
+        self.lease = Some(lease);
+        self.settle_lease();
+        self
+    }
+
+    /// Counts the body as under way until it is dropped.
+    #[must_use]
+    pub fn counted(mut self, permit: InFlight) -> Self {
+        self.in_flight = Some(permit);
+        self
+    }
+
+    /// Whether no byte will come.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.filter.is_none() && matches!(self.source, Source::Empty | Source::Ended)
+    }
+
+    fn source_ended(&self) -> bool {
+        match &self.source {
+            Source::Empty | Source::Ended => true,
+            Source::Full(_) => false,
+            Source::Incoming(incoming) => http_body::Body::is_end_stream(incoming),
+        }
+    }
+
+    fn settle_lease(&mut self) {
+        if self.source_ended()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.finish(true);
+        }
+    }
+
+    fn poll_source(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = match &mut self.source {
+            Source::Empty | Source::Ended => return Poll::Ready(None),
+            Source::Full(_) => {
+                if let Source::Full(bytes) = std::mem::replace(&mut self.source, Source::Ended) {
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
+                return Poll::Ready(None);
+            }
+            Source::Incoming(incoming) => http_body::Body::poll_frame(Pin::new(incoming), cx),
+        };
+        let frame = match (polled, &mut self.guard) {
+            (Poll::Pending, None) => return Poll::Pending,
+            (Poll::Pending, Some(guard)) => {
+                ready!(guard.poll_stalled(cx));
+                self.fail(BodyError::Stalled)
+            }
+            (Poll::Ready(None), _) => {
+                self.source = Source::Ended;
+                None
+            }
+            (Poll::Ready(Some(Err(error))), _) => self.fail(BodyError::Connection(error)),
+            (Poll::Ready(Some(Ok(frame))), None) => Some(Ok(frame)),
+            (Poll::Ready(Some(Ok(frame))), Some(guard)) => match guard.admit(&frame) {
+                Ok(()) => Some(Ok(frame)),
+                Err(error) => self.fail(error),
+            },
+        };
+        self.settle_lease();
+        Poll::Ready(frame)
+    }
+
+    /// Ends the body with `error`; the connection behind it is not fit for another use.
+    fn fail(&mut self, error: BodyError) -> Option<Result<Frame<Bytes>, BodyError>> {
+        if let Some(guard) = &self.guard {
+            guard.fate.fail(&error);
+        }
+        if let Some(lease) = self.lease.take() {
+            lease.finish(false);
+        }
+        self.source = Source::Ended;
+        Some(Err(error))
+    }
+
+    fn poll_filtered(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            if let Some(filtering) = &mut self.filter {
+                if let Some(frame) = filtering.ready.pop_front() {
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                if filtering.ended {
+                    return Poll::Ready(None);
+                }
+            }
+            let piece = match ready!(self.poll_source(cx)) {
+                None => Piece::End,
+                Some(Err(error)) => {
+                    if let Some(filtering) = &mut self.filter {
+                        filtering.ended = true;
+                    }
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => Piece::Data(bytes),
+                    Err(frame) => match frame.into_trailers() {
+                        Ok(trailers) => Piece::Trailers(trailers),
+                        Err(_) => continue,
+                    },
+                },
+            };
+            let Some(filtering) = &mut self.filter else {
+                return Poll::Ready(None);
+            };
+            filtering.ended |= matches!(piece, Piece::End);
+            if let Err(error) = filtering.filter.push(piece, &mut filtering.ready) {
+                filtering.ended = true;
+                filtering.ready.clear();
+                return Poll::Ready(self.fail(error));
+            }
+        }
+    }
+}
+
+impl Guard {
+    fn admit(&mut self, frame: &Frame<Bytes>) -> Result<(), BodyError> {
+        self.waiting = false;
+        let Some(data) = frame.data_ref() else {
+            return Ok(());
+        };
+        let before = self
+            .fate
+            .bytes
+            .fetch_add(data.len() as u64, Ordering::Relaxed);
+        if before.saturating_add(data.len() as u64) > self.bounds.max_bytes {
+            return Err(BodyError::TooLarge);
+        }
+        Ok(())
+    }
+
+    /// Ready once the body has made no progress for too long. The timer is made at the first wait and moved after.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.waiting {
+            self.waiting = true;
+            let now = clock::now();
+            let at = self.patience_ends(now);
+            match &mut self.deadline {
+                Some(deadline) => deadline.as_mut().reset(at.into()),
+                None => self.deadline = Some(Box::pin(tokio::time::sleep_until(at.into()))),
+            }
+        }
+        match &mut self.deadline {
+            Some(deadline) => deadline.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// The earlier of "too long without a frame" and "below the least rate".
+    fn patience_ends(&self, now: Instant) -> Instant {
+        let idle = now + self.bounds.idle;
+        if self.bounds.min_rate == 0 {
+            return idle;
+        }
+        let earned = Duration::from_secs(self.fate.bytes() / self.bounds.min_rate);
+        let slow = self.started + self.bounds.grace + earned;
+        idle.min(slow.max(now))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = self.get_mut();
+        if body.filter.is_some() {
+            body.poll_filtered(cx)
+        } else {
+            body.poll_source(cx)
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.filter {
+            Some(filtering) => filtering.ended && filtering.ready.is_empty(),
+            None => self.source_ended(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.filter.is_some() {
+            return SizeHint::default();
+        }
+        match &self.source {
+            Source::Empty | Source::Ended => SizeHint::with_exact(0),
+            Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Incoming(incoming) => http_body::Body::size_hint(incoming),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.finish(self.source_ended());
+        }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body")
+            .field("guarded", &self.guard.is_some())
+            .field("filtered", &self.filter.is_some())
+            .field("leased", &self.lease.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge => f.write_str("the body is larger than the route allows"),
+            Self::Stalled => f.write_str("the body made no progress in time"),
+            Self::Malformed(what) => write!(f, "the body is malformed: {what}"),
+            Self::Connection(_) => f.write_str("the connection that feeds the body failed"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Connection(error) => Some(error),
+            _ => None,
+        }
+    }
+}

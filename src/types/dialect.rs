@@ -1,0 +1,120 @@
+//! How a caller spells requests, and therefore how a refusal must be spelt for it.
+
+use http::header::{CONTENT_TYPE, HeaderMap};
+
+/// The protocol family of one request, read off its content type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// Plain HTTP: REST, pages, JSON.
+    Http,
+    /// Native gRPC (`application/grpc`, `+proto`, `+json`).
+    Grpc,
+    /// gRPC-Web in binary frames (`application/grpc-web`, `+proto`).
+    GrpcWeb,
+    /// gRPC-Web in base64 (`application/grpc-web-text`).
+    GrpcWebText,
+    /// Connect streaming (`application/connect+proto`, `+json`). Connect's unary form is plain HTTP with a
+    /// `connect-protocol-version` header.
+    Connect,
+}
+
+impl Dialect {
+    /// Reads the dialect from the request headers. Parameters of the content type play no part.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        let essence = headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .map_or("", |value| value.split(';').next().unwrap_or("").trim_end());
+        if !essence
+            .as_bytes()
+            .first()
+            .is_some_and(|byte| byte.eq_ignore_ascii_case(&b'a'))
+        {
+            return Self::of_unary_connect(headers);
+        }
+        if is_family(essence, "application/grpc-web-text") {
+            Self::GrpcWebText
+        } else if is_family(essence, "application/grpc-web") {
+            Self::GrpcWeb
+        } else if is_family(essence, "application/grpc") {
+            Self::Grpc
+        } else if is_family(essence, "application/connect") {
+            Self::Connect
+        } else {
+            Self::of_unary_connect(headers)
+        }
+    }
+
+    fn of_unary_connect(headers: &HeaderMap) -> Self {
+        if headers.contains_key("connect-protocol-version") {
+            Self::Connect
+        } else {
+            Self::Http
+        }
+    }
+
+    /// Whether the answer's verdict travels as `grpc-status`.
+    #[must_use]
+    pub fn is_grpc_family(self) -> bool {
+        matches!(self, Self::Grpc | Self::GrpcWeb | Self::GrpcWebText)
+    }
+
+    /// The name used in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::GrpcWeb => "grpc-web",
+            Self::GrpcWebText => "grpc-web-text",
+            Self::Connect => "connect",
+        }
+    }
+}
+
+/// `application/grpc` and `application/grpc+proto` are of the family `application/grpc`; `application/grpcx` is not.
+fn is_family(essence: &str, family: &str) -> bool {
+    let (Some(head), Some(rest)) = (essence.get(..family.len()), essence.get(family.len()..))
+    else {
+        return false;
+    };
+    head.eq_ignore_ascii_case(family) && (rest.is_empty() || rest.starts_with('+'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(content_type: &str, expected: Dialect) {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
+        assert_eq!(Dialect::of(&headers), expected, "{content_type}");
+    }
+
+    #[test]
+    fn the_content_type_tells_the_dialect() {
+        check("application/grpc", Dialect::Grpc);
+        check("application/grpc+proto", Dialect::Grpc);
+        check("Application/GRPC+json", Dialect::Grpc);
+        check("application/grpc-web+proto", Dialect::GrpcWeb);
+        check("application/grpc-web-text", Dialect::GrpcWebText);
+        check(
+            "application/grpc-web-text+proto; charset=x",
+            Dialect::GrpcWebText,
+        );
+        check("application/connect+proto", Dialect::Connect);
+        check("application/grpcx", Dialect::Http);
+        check("application/json", Dialect::Http);
+        check("text/html", Dialect::Http);
+        check("", Dialect::Http);
+    }
+
+    #[test]
+    fn unary_connect_is_known_by_its_version_header() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
+        headers.insert("connect-protocol-version", "1".parse().unwrap());
+        assert_eq!(Dialect::of(&headers), Dialect::Connect);
+    }
+}

@@ -1,0 +1,23 @@
+//! Words that cross walls: what one room hands to another. Imports nothing of the house but itself.
+
+pub mod body;
+pub mod cidr;
+pub mod clock;
+pub mod conn_facts;
+pub mod dialect;
+pub mod principal;
+pub mod rejection;
+pub mod task;
+
+pub use body::{Body, BodyError};
+pub use cidr::CidrSet;
+pub use conn_facts::{ConnFacts, Protocol, Scheme};
+pub use dialect::Dialect;
+pub use principal::{AuthMethod, Principal};
+pub use rejection::{Reason, Rejection};
+
+/// A request on its way through the pipeline.
+pub type Request = http::Request<Body>;
+
+/// A response on its way back; the exchange wraps it before it reaches the connection.
+pub type Response = http::Response<Body>;

@@ -1,0 +1,18 @@
+//! The only place that spawns tasks, so that every one of them has a name to look for.
+
+use std::future::Future;
+
+use tokio::task::JoinHandle;
+
+/// Spawns `future` on the runtime of the calling thread; it never moves to another worker's thread.
+///
+/// `name` is for humans reading the call site. The handle may be dropped: the task goes on.
+#[allow(clippy::disallowed_methods, reason = "this room spawns")]
+pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tracing::trace!(task = name, "spawn");
+    tokio::spawn(future)
+}
