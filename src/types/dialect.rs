@@ -13,9 +13,10 @@ pub enum Dialect {
     GrpcWeb,
     /// gRPC-Web in base64 (`application/grpc-web-text`).
     GrpcWebText,
-    /// Connect streaming (`application/connect+proto`, `+json`). Connect's unary form is plain HTTP with a
-    /// `connect-protocol-version` header.
+    /// Connect, unary: plain HTTP bodies with a `connect-protocol-version` header.
     Connect,
+    /// Connect, streaming (`application/connect+proto`, `+json`).
+    ConnectStream,
 }
 
 impl Dialect {
@@ -40,7 +41,7 @@ impl Dialect {
         } else if is_family(essence, "application/grpc") {
             Self::Grpc
         } else if is_family(essence, "application/connect") {
-            Self::Connect
+            Self::ConnectStream
         } else {
             Self::of_unary_connect(headers)
         }
@@ -69,6 +70,7 @@ impl Dialect {
             Self::GrpcWeb => "grpc-web",
             Self::GrpcWebText => "grpc-web-text",
             Self::Connect => "connect",
+            Self::ConnectStream => "connect-stream",
         }
     }
 }
@@ -103,7 +105,7 @@ mod tests {
             "application/grpc-web-text+proto; charset=x",
             Dialect::GrpcWebText,
         );
-        check("application/connect+proto", Dialect::Connect);
+        check("application/connect+proto", Dialect::ConnectStream);
         check("application/grpcx", Dialect::Http);
         check("application/json", Dialect::Http);
         check("text/html", Dialect::Http);

@@ -1,7 +1,9 @@
 //! Why a request was refused. One table holds every reason: its code, its status, its gRPC status, whose fault.
 //!
-//! Codes are stable: dashboards, tests and operators' runbooks name them. A rejection never renders itself here;
-//! [`Rejection::render`] in `exchange` does, once, in the caller's dialect.
+//! Codes are stable: dashboards, tests and operators' runbooks name them. [`Rejection::render`] spells a refusal in the
+//! caller's dialect; no stage renders its own.
+
+mod render;
 
 use std::borrow::Cow;
 use std::sync::Arc;
