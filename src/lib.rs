@@ -1,3 +1,4 @@
 //! Vestibule.
+pub mod cli;
 pub mod config;
 pub mod types;

@@ -1,9 +1,12 @@
 //! `auth` of a route.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::value::OneOrMany;
 
@@ -36,4 +39,53 @@ pub struct AuthRules {
     /// Let a request without credential through as anonymous; a bad credential is still refused.
     #[serde(default)]
     pub optional: bool,
+}
+
+impl<'de> Deserialize<'de> for Auth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WordOrTable;
+
+        impl<'de> Visitor<'de> for WordOrTable {
+            type Value = Auth;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"none\", \"deny\" or a table such as { any = [\"main\"] }")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Auth, E> {
+                match word {
+                    "none" => Ok(Auth::None),
+                    "deny" => Ok(Auth::Deny),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Auth, A::Error> {
+                AuthRules::deserialize(de::value::MapAccessDeserializer::new(map)).map(Auth::Rules)
+            }
+        }
+
+        deserializer.deserialize_any(WordOrTable)
+    }
+}
+
+impl Serialize for Auth {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None => serializer.serialize_str("none"),
+            Self::Deny => serializer.serialize_str("deny"),
+            Self::Rules(rules) => rules.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for Auth {
+    fn schema_name() -> Cow<'static, str> {
+        "Auth".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let rules = generator.subschema_for::<AuthRules>();
+        json_schema!({ "anyOf": [{ "type": "string", "enum": ["none", "deny"] }, rules] })
+    }
 }

@@ -96,10 +96,28 @@ pub struct Place {
     pub column: usize,
 }
 
+impl ConfigError {
+    /// A mistake of the whole configuration, with no key and no place to name.
+    pub fn plain(message: impl Into<String>) -> Self {
+        Self {
+            path: KeyPath::root(),
+            message: message.into(),
+            help: None,
+            place: None,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(place) = &self.place {
-            write!(f, "{}:{}:{}: ", place.file, place.line, place.column)?;
+            write!(f, "{place}: ")?;
         }
         let path = self.path.to_string();
         if !path.is_empty() {

@@ -1,10 +1,12 @@
 //! `[listen.NAME]`.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::value::{ByteSize, OneOrMany, Span};
@@ -87,7 +89,7 @@ pub struct Tls {
 }
 
 /// One source of certificates.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Certificate {
     /// A folder.
@@ -125,6 +127,34 @@ pub enum ProxyProtocol {
     /// Never looked for.
     #[default]
     Off,
+}
+
+// By hand, because what serde says of an untagged enum names neither the mistake nor its place.
+impl<'de> Deserialize<'de> for Certificate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FolderOrPair;
+
+        impl<'de> Visitor<'de> for FolderOrPair {
+            type Value = Certificate;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "a folder, or a pair such as { chain = \"site.crt\", key = \"site.key\" }",
+                )
+            }
+
+            fn visit_str<E: de::Error>(self, folder: &str) -> Result<Certificate, E> {
+                Ok(Certificate::Folder(folder.into()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Certificate, A::Error> {
+                KeyPair::deserialize(de::value::MapAccessDeserializer::new(map))
+                    .map(Certificate::Pair)
+            }
+        }
+
+        deserializer.deserialize_any(FolderOrPair)
+    }
 }
 
 fn ten_seconds() -> Span {

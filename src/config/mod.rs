@@ -1,10 +1,12 @@
 //! What the user wrote: the file types of the configuration, validated in form and without behaviour.
 //!
-//! `load` reads files, `value` holds the small words (durations, sizes, rates, paths), `error` says what is wrong and
-//! where. What the words mean at run time is decided by the `compile.rs` of each stage room and by `snapshot`.
+//! `load` reads files, `value` holds the small words (durations, sizes, rates, paths), `secret` reads what they refer to,
+//! `error` says what is wrong and where, `schema` describes the types. What the words mean at run time is decided by the `compile.rs` of each stage room and by `snapshot`.
 
 pub mod error;
 pub mod load;
+pub mod schema;
+pub mod secret;
 pub mod value;
 
 mod admin;
@@ -12,6 +14,8 @@ mod auth;
 mod issuer;
 mod limit;
 mod listen;
+#[cfg(test)]
+mod reference;
 mod route;
 mod session;
 mod upstream;
@@ -29,15 +33,17 @@ pub use error::{ConfigError, KeyPath, Problems};
 pub use issuer::{Algorithm, Issuer};
 pub use limit::{Limit, LimitKey};
 pub use listen::{Certificate, KeyPair, Listen, ProxyProtocol, Tls, TlsVersion};
+pub use load::{Loaded, Sources};
 pub use route::{
     Cors, Edit, Edits, EncodedSlash, GrpcWeb, Redirect, Respond, Rewrite, Route, Test,
 };
+pub use secret::{Secret, SecretError};
 pub use session::{Probe, Session, SessionMap};
 pub use upstream::{Balance, Health, Upstream, UpstreamTls};
 pub use value::{ByteSize, Endpoint, EndpointScheme, OneOrMany, Rate, SecretRef, Span};
 
 /// The whole configuration, includes merged in.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Further files, merged in as if they were written here. Globs are resolved against this file's folder.
@@ -46,9 +52,9 @@ pub struct Config {
     /// Worker threads. Default: the cores, or the container's quota.
     pub workers: Option<NonZeroUsize>,
     /// How long a stop waits for what is in flight.
-    pub drain_timeout: DrainTimeout,
+    pub drain_timeout: Span,
     /// Most requests in flight in the whole process; more are answered 503.
-    pub max_in_flight: MaxInFlight,
+    pub max_in_flight: u32,
     /// Folder for what should survive a restart.
     pub state_dir: Option<PathBuf>,
     /// The admin listener.
@@ -72,24 +78,23 @@ pub struct Config {
     pub test: Vec<Test>,
 }
 
-/// `drain_timeout`, 30 s by default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(transparent)]
-pub struct DrainTimeout(pub Span);
-
-impl Default for DrainTimeout {
+impl Default for Config {
     fn default() -> Self {
-        Self(Span::seconds(30))
-    }
-}
-
-/// `max_in_flight`, 10,000 by default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(transparent)]
-pub struct MaxInFlight(pub u32);
-
-impl Default for MaxInFlight {
-    fn default() -> Self {
-        Self(10_000)
+        Self {
+            include: Vec::new(),
+            workers: None,
+            drain_timeout: Span::seconds(30),
+            max_in_flight: 10_000,
+            state_dir: None,
+            admin: Admin::default(),
+            log: Log::default(),
+            listen: BTreeMap::new(),
+            upstream: BTreeMap::new(),
+            issuer: BTreeMap::new(),
+            session: BTreeMap::new(),
+            limit: BTreeMap::new(),
+            route: Vec::new(),
+            test: Vec::new(),
+        }
     }
 }

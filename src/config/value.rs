@@ -10,7 +10,6 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::auth::{Auth, AuthRules};
 use super::limit::LimitKey;
 
 /// A duration: `"250ms"`, `"10s"`, `"5m"`, `"1h"`, `"2d"`.
@@ -55,7 +54,7 @@ pub enum EndpointScheme {
 }
 
 /// A secret by reference: `{ env = "X" }` or `{ file = "/run/secrets/x" }`. The secret itself never stands in the file.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretRef {
     /// Name of an environment variable.
@@ -234,6 +233,12 @@ impl FromStr for Endpoint {
         let bad = |why: &str| {
             BadValue(format!("`{text}` is no endpoint such as \"http://10.0.0.5:3000\" or \"h2c://zitadel:8080\": {why}").into())
         };
+        if text.contains('@') {
+            // The text is not repeated: it may hold a password.
+            return Err(BadValue(
+                "an endpoint holds no user information (`user:password@`)".into(),
+            ));
+        }
         let (scheme, rest) = text
             .split_once("://")
             .ok_or_else(|| bad("the scheme is missing"))?;
@@ -248,9 +253,6 @@ impl FromStr for Endpoint {
             .trim_end_matches('/')
             .parse()
             .map_err(|_| bad("the host is malformed, or a path follows it"))?;
-        if authority.as_str().contains('@') {
-            return Err(bad("user information is not supported"));
-        }
         let port = authority
             .port_u16()
             .or(default_port)
@@ -356,8 +358,21 @@ macro_rules! written_as_text {
     ($($type:ty, $name:literal, $pattern:literal, $about:literal;)+) => { $(
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(de::Error::custom)
+                struct Text;
+
+                impl<'de> Visitor<'de> for Text {
+                    type Value = $type;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($about)
+                    }
+
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+
+                deserializer.deserialize_str(Text)
             }
         }
 
@@ -380,11 +395,11 @@ macro_rules! written_as_text {
 }
 
 written_as_text! {
-    Span, "Span", "^[0-9]+ ?(ms|s|m|h|d)$", "A duration such as 250ms, 10s, 5m, 1h, 2d.";
-    ByteSize, "ByteSize", "^[0-9]+ ?(B|KiB|MiB|GiB)$", "A size such as 512B, 64KiB, 5MiB, 1GiB.";
-    Rate, "Rate", "^[1-9][0-9]*/(s|m|h|d)$", "A rate such as 10/s, 10/m, 100/h, 3/d.";
-    Endpoint, "Endpoint", "^(http|https|h2c|h2)://[^/]+/?$", "An endpoint such as http://10.0.0.5:3000 or h2c://zitadel:8080.";
-    LimitKey, "LimitKey", "^(ip|route|principal|header:.+)$", "A part of a limit's key.";
+    Span, "Span", "^[0-9]+ ?(ms|s|m|h|d)$", r#"a duration such as "250ms", "10s", "5m", "1h" or "2d""#;
+    ByteSize, "ByteSize", "^[0-9]+ ?(B|KiB|MiB|GiB)$", r#"a size such as "512B", "64KiB", "5MiB" or "1GiB""#;
+    Rate, "Rate", "^[1-9][0-9]*/(s|m|h|d)$", r#"a rate such as "10/s", "10/m", "100/h" or "3/d""#;
+    Endpoint, "Endpoint", "^(http|https|h2c|h2)://[^/]+/?$", r#"an endpoint such as "http://10.0.0.5:3000" or "h2c://zitadel:8080""#;
+    LimitKey, "LimitKey", "^(ip|route|principal|header:.+)$", r#"a part of a limit's key: "ip", "route", "principal" or "header:NAME""#;
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
@@ -435,52 +450,35 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     }
 }
 
-impl<'de> Deserialize<'de> for Auth {
+// By hand, so that a secret written where its reference belongs is refused without being repeated in the message.
+impl<'de> Deserialize<'de> for SecretRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct WordOrTable;
+        struct Reference;
 
-        impl<'de> Visitor<'de> for WordOrTable {
-            type Value = Auth;
+        impl<'de> Visitor<'de> for Reference {
+            type Value = SecretRef;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"none\", \"deny\" or a table such as { any = [\"main\"] }")
+                f.write_str("a reference, { env = \"NAME\" } or { file = \"/run/secrets/name\" }: a secret never stands in the file")
             }
 
-            fn visit_str<E: de::Error>(self, word: &str) -> Result<Auth, E> {
-                match word {
-                    "none" => Ok(Auth::None),
-                    "deny" => Ok(Auth::Deny),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretRef, A::Error> {
+                let reference = match map.next_key::<String>()?.as_deref() {
+                    Some("env") => SecretRef::Env(map.next_value()?),
+                    Some("file") => SecretRef::File(map.next_value()?),
+                    Some(other) => return Err(de::Error::unknown_field(other, &["env", "file"])),
+                    None => return Err(de::Error::invalid_type(de::Unexpected::Map, &self)),
+                };
+                match map.next_key::<String>()? {
+                    None => Ok(reference),
+                    Some(_) => Err(de::Error::custom(
+                        "a secret has one source, `env` or `file`",
+                    )),
                 }
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Auth, A::Error> {
-                AuthRules::deserialize(de::value::MapAccessDeserializer::new(map)).map(Auth::Rules)
-            }
         }
 
-        deserializer.deserialize_any(WordOrTable)
-    }
-}
-
-impl Serialize for Auth {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::None => serializer.serialize_str("none"),
-            Self::Deny => serializer.serialize_str("deny"),
-            Self::Rules(rules) => rules.serialize(serializer),
-        }
-    }
-}
-
-impl JsonSchema for Auth {
-    fn schema_name() -> Cow<'static, str> {
-        "Auth".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let rules = generator.subschema_for::<AuthRules>();
-        json_schema!({ "anyOf": [{ "type": "string", "enum": ["none", "deny"] }, rules] })
+        deserializer.deserialize_any(Reference)
     }
 }
 

@@ -1,1 +1,0 @@
-//! Reads configuration files: includes, places of errors, secrets.
