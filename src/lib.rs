@@ -1,4 +1,5 @@
 //! Vestibule.
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod types;
