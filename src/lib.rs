@@ -1,4 +1,5 @@
-//! Vestibule.
+//! Vestibule: an edge reverse proxy and auth gateway for identity backends.
+
 pub mod cli;
 pub mod config;
 pub mod demo;

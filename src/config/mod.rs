@@ -14,10 +14,10 @@ mod auth;
 mod issuer;
 mod limit;
 mod listen;
-#[cfg(test)]
-mod reference;
 mod route;
 mod session;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 use std::collections::BTreeMap;

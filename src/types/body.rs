@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -82,6 +82,7 @@ pub trait Lease: Send + Sync {
 pub struct Fate {
     bytes: AtomicU64,
     failure: AtomicU8,
+    waiting: AtomicBool,
 }
 
 /// The way a guarded body failed.
@@ -102,6 +103,12 @@ impl Fate {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the reader wants more than the sender has delivered: a delay now is the sender's.
+    #[must_use]
+    pub fn waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// How the body failed, if it did.
@@ -309,7 +316,10 @@ impl Body {
                 ready!(guard.poll_stalled(cx));
                 self.fail(BodyError::Stalled)
             }
-            (Poll::Ready(None), _) => {
+            (Poll::Ready(None), guard) => {
+                if let Some(guard) = guard {
+                    guard.set_waiting(false);
+                }
                 self.source = Source::Ended;
                 None
             }
@@ -379,8 +389,13 @@ impl Body {
 }
 
 impl Guard {
+    fn set_waiting(&mut self, waiting: bool) {
+        self.waiting = waiting;
+        self.fate.waiting.store(waiting, Ordering::Relaxed);
+    }
+
     fn admit(&mut self, frame: &Frame<Bytes>) -> Result<(), BodyError> {
-        self.waiting = false;
+        self.set_waiting(false);
         let Some(data) = frame.data_ref() else {
             return Ok(());
         };
@@ -397,7 +412,7 @@ impl Guard {
     /// Ready once the body has made no progress for too long. The timer is made at the first wait and moved after.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.waiting {
-            self.waiting = true;
+            self.set_waiting(true);
             let now = clock::now();
             let at = self.patience_ends(now);
             match &mut self.deadline {

@@ -13,7 +13,7 @@ pub use body::{Body, BodyError};
 pub use cidr::CidrSet;
 pub use conn_facts::{ConnFacts, Protocol, Scheme};
 pub use dialect::Dialect;
-pub use principal::{AuthMethod, Principal};
+pub use principal::{AuthMethod, Principal, PrincipalFacts, claim_at};
 pub use rejection::{Reason, Rejection};
 
 /// A request on its way through the pipeline.

@@ -35,6 +35,27 @@ pub struct PrincipalFacts {
     pub expires_at: Option<SystemTime>,
 }
 
+impl PrincipalFacts {
+    /// The claim at `path`; see [`claim_at`].
+    #[must_use]
+    pub fn claim(&self, path: &str) -> Option<&Value> {
+        claim_at(&self.claims, path)
+    }
+}
+
+/// Finds `path` among `claims`. A claim of exactly that name comes first, whatever dots and colons it holds
+/// (`urn:zitadel:iam:org:project:roles`, `https://example.com/role`); otherwise dots walk into objects.
+#[must_use]
+pub fn claim_at<'c>(claims: &'c Map<String, Value>, path: &str) -> Option<&'c Value> {
+    if let Some(whole) = claims.get(path) {
+        return Some(whole);
+    }
+    path.match_indices('.').find_map(|(dot, _)| {
+        let (name, rest) = (path.get(..dot)?, path.get(dot + 1..)?);
+        claim_at(claims.get(name)?.as_object()?, rest)
+    })
+}
+
 /// How a caller was recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AuthMethod {
@@ -75,5 +96,40 @@ impl Principal {
     #[must_use]
     pub fn is_authenticated(&self) -> bool {
         self.method != AuthMethod::Anonymous
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(path: &str, expected: impl Into<Option<Value>>) {
+        let claims = json!({
+            "org": "42",
+            "a": { "b": { "c": 1 }, "x.y": 2 },
+            "a.b": "whole",
+            "urn:p:roles": { "admin": {} },
+            "https://example.com/of": { "role": "r" },
+        });
+        let claims = claims.as_object().unwrap();
+        assert_eq!(claim_at(claims, path), expected.into().as_ref(), "{path}");
+    }
+
+    #[test]
+    fn a_claim_is_found_by_its_whole_name_before_dots_walk() {
+        check("org", json!("42"));
+        check("a.b", json!("whole"));
+        check("a.b.c", json!(1));
+        check("a.x.y", json!(2));
+        check("urn:p:roles", json!({ "admin": {} }));
+        check("https://example.com/of.role", json!("r"));
+    }
+
+    #[test]
+    fn a_path_that_leads_nowhere_finds_nothing() {
+        for path in ["", ".", "a.", ".a", "a..b", "org.x", "none"] {
+            check(path, None);
+        }
     }
 }

@@ -485,7 +485,7 @@ fn absurd_nesting_is_refused_and_not_followed() {
 proptest::proptest! {
     #[test]
     fn a_damaged_file_is_read_or_refused_with_places(start in 0usize..16_000, length in 0usize..400, put in "[\\[\\]{}=\"'.,#\n a-z0-9é]{0,12}") {
-        let whole = crate::config::reference::everything();
+        let whole = crate::config::tests::everything();
         let boundary = |near: usize| (0..=near.min(whole.len())).rev().find(|&at| whole.is_char_boundary(at)).unwrap();
         let (start, end) = (boundary(start), boundary(start + length));
         let damaged = format!("{}{put}{}", &whole[..start], &whole[end..]);
