@@ -1,6 +1,9 @@
 //! Vestibule: an edge reverse proxy and auth gateway for identity backends.
 
 pub mod cli;
+pub mod client_ip;
 pub mod config;
+pub mod cors;
 pub mod demo;
+pub mod route;
 pub mod types;

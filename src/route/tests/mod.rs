@@ -1,0 +1,4 @@
+//! The room as a whole.
+
+mod heads;
+mod routes;
