@@ -5,5 +5,6 @@ pub mod client_ip;
 pub mod config;
 pub mod cors;
 pub mod demo;
+pub mod limit;
 pub mod route;
 pub mod types;
