@@ -7,4 +7,5 @@ pub mod cors;
 pub mod demo;
 pub mod limit;
 pub mod route;
+pub mod telemetry;
 pub mod types;

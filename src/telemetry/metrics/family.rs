@@ -1,0 +1,87 @@
+//! One family of the text format under construction.
+
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+/// A name, what it means, and its values by label.
+pub(super) struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    metrics: Vec<Metric>,
+}
+
+impl Family {
+    /// Only grows.
+    pub(super) fn counter(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, help, MetricType::COUNTER)
+    }
+
+    /// Goes up and down.
+    pub(super) fn gauge(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, help, MetricType::GAUGE)
+    }
+
+    /// A distribution.
+    pub(super) fn histogram(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, help, MetricType::HISTOGRAM)
+    }
+
+    fn new(name: &'static str, help: &'static str, kind: MetricType) -> Self {
+        Self {
+            name,
+            help,
+            kind,
+            metrics: Vec::new(),
+        }
+    }
+
+    /// Adds a value. Whole numbers are exact up to 2^53.
+    pub(super) fn push(&mut self, labels: &[(&str, &str)], value: f64) {
+        let mut metric = Metric::from_label(labels.iter().map(pair).collect());
+        if self.kind == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.metrics.push(metric);
+    }
+
+    /// Adds a whole number.
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "the text format has no other numbers"
+    )]
+    pub(super) fn count(&mut self, labels: &[(&str, &str)], count: u64) {
+        self.push(labels, count as f64);
+    }
+
+    /// Adds a distribution that carries its labels.
+    pub(super) fn push_histogram(&mut self, histogram: &prometheus::Histogram) {
+        self.metrics
+            .push(prometheus::core::Metric::metric(histogram));
+    }
+
+    /// `None` without values: the text format knows no empty family.
+    pub(super) fn into_proto(self) -> Option<MetricFamily> {
+        if self.metrics.is_empty() {
+            return None;
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(self.name.to_owned());
+        family.set_help(self.help.to_owned());
+        family.set_field_type(self.kind);
+        family.set_metric(self.metrics);
+        Some(family)
+    }
+}
+
+fn pair((name, value): &(&str, &str)) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name((*name).to_owned());
+    pair.set_value((*value).to_owned());
+    pair
+}

@@ -1,0 +1,208 @@
+//! What a scrape reads off other rooms: counts that they keep for their own use, as they stand now.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::family::Family;
+use crate::types::clock::unix_seconds;
+
+/// All of it; what has left the configuration is simply not there.
+#[derive(Clone, Debug, Default)]
+pub struct Samples {
+    /// One for each upstream.
+    pub upstreams: Vec<UpstreamSample>,
+    /// One for each issuer.
+    pub issuers: Vec<IssuerSample>,
+    /// One for each limit.
+    pub limits: Vec<LimitSample>,
+    /// One for each certificate that a listener serves.
+    pub certificates: Vec<CertificateSample>,
+    /// Lines that the access log had to drop; see `AccessLog::dropped`.
+    pub access_log_dropped: u64,
+    /// Requests in flight in the process.
+    pub in_flight: u64,
+}
+
+/// An upstream. The words of the counts are words of the code.
+#[derive(Clone, Debug)]
+pub struct UpstreamSample {
+    /// Its name.
+    pub upstream: Arc<str>,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointSample>,
+    /// Connections attempted, by result.
+    pub connects: Vec<(&'static str, u64)>,
+    /// Requests that were sent again.
+    pub retries: u64,
+}
+
+/// An endpoint of an upstream.
+#[derive(Clone, Debug)]
+pub struct EndpointSample {
+    /// Its address as configured.
+    pub endpoint: Arc<str>,
+    /// Whether it is given requests.
+    pub healthy: bool,
+    /// Requests it is answering.
+    pub in_flight: u64,
+    /// Requests it was given, by outcome.
+    pub requests: Vec<(&'static str, u64)>,
+}
+
+/// An issuer.
+#[derive(Clone, Debug)]
+pub struct IssuerSample {
+    /// Its name.
+    pub issuer: Arc<str>,
+    /// Keys in use.
+    pub keys: u64,
+    /// How old they are; `None` before the first set.
+    pub age: Option<Duration>,
+    /// Attempts to fetch them, by result.
+    pub fetches: Vec<(&'static str, u64)>,
+}
+
+/// A limit; see `Limit::tally`.
+#[derive(Clone, Debug)]
+pub struct LimitSample {
+    /// Its name.
+    pub limit: Arc<str>,
+    /// Keys kept.
+    pub keys: u64,
+    /// Requests let through.
+    pub allowed: u64,
+    /// Requests refused.
+    pub refused: u64,
+    /// Of both, those of keys beyond the cap.
+    pub overflowed: u64,
+}
+
+/// A certificate.
+#[derive(Clone, Debug)]
+pub struct CertificateSample {
+    /// The listener.
+    pub listener: Arc<str>,
+    /// Its first name.
+    pub name: Arc<str>,
+    /// When it ends.
+    pub not_after: SystemTime,
+}
+
+impl Samples {
+    pub(super) fn families(&self) -> Vec<Family> {
+        let mut dropped = Family::counter(
+            "vestibule_access_log_dropped_total",
+            "Lines of the access log that were dropped because its reader or its disk did not keep up.",
+        );
+        dropped.count(&[], self.access_log_dropped);
+        let mut families = vec![dropped, self.certificate_family()];
+        families.extend(self.upstream_families());
+        families.extend(self.endpoint_families());
+        families.extend(self.issuer_families());
+        families.extend(self.limit_families());
+        families
+    }
+
+    fn certificate_family(&self) -> Family {
+        let mut ends = Family::gauge(
+            "vestibule_tls_certificate_not_after_seconds",
+            "When a certificate ends, in Unix time.",
+        );
+        for sample in &self.certificates {
+            let labels = [("listener", &*sample.listener), ("name", &*sample.name)];
+            ends.count(&labels, unix_seconds(sample.not_after));
+        }
+        ends
+    }
+
+    fn upstream_families(&self) -> Vec<Family> {
+        let mut connects = Family::counter(
+            "vestibule_upstream_connects_total",
+            "Connections to endpoints attempted, by result.",
+        );
+        let mut retries = Family::counter(
+            "vestibule_upstream_retries_total",
+            "Requests that were sent to an upstream again.",
+        );
+        for sample in &self.upstreams {
+            let upstream = ("upstream", &*sample.upstream);
+            for (result, count) in &sample.connects {
+                connects.count(&[upstream, ("result", result)], *count);
+            }
+            retries.count(&[upstream], sample.retries);
+        }
+        vec![connects, retries]
+    }
+
+    fn endpoint_families(&self) -> Vec<Family> {
+        let mut requests = Family::counter(
+            "vestibule_upstream_requests_total",
+            "Requests sent to an endpoint, by outcome.",
+        );
+        let mut in_flight = Family::gauge(
+            "vestibule_upstream_in_flight",
+            "Requests that an endpoint is answering.",
+        );
+        let mut healthy = Family::gauge(
+            "vestibule_upstream_healthy",
+            "1 if an endpoint is given requests, 0 if it is passed over.",
+        );
+        let endpoints = self
+            .upstreams
+            .iter()
+            .flat_map(|sample| sample.endpoints.iter().map(|end| (&*sample.upstream, end)));
+        for (upstream, sample) in endpoints {
+            let labels = [("upstream", upstream), ("endpoint", &*sample.endpoint)];
+            let [upstream, endpoint] = labels;
+            for (outcome, count) in &sample.requests {
+                requests.count(&[upstream, endpoint, ("outcome", outcome)], *count);
+            }
+            in_flight.count(&labels, sample.in_flight);
+            healthy.count(&labels, u64::from(sample.healthy));
+        }
+        vec![requests, in_flight, healthy]
+    }
+
+    fn issuer_families(&self) -> Vec<Family> {
+        let mut keys = Family::gauge("vestibule_jwks_keys", "Keys of an issuer in use.");
+        let mut age = Family::gauge(
+            "vestibule_jwks_age_seconds",
+            "Time since the keys of an issuer were last fetched.",
+        );
+        let mut fetches = Family::counter(
+            "vestibule_jwks_fetches_total",
+            "Attempts to fetch the keys of an issuer, by result.",
+        );
+        for sample in &self.issuers {
+            let issuer = ("issuer", &*sample.issuer);
+            keys.count(&[issuer], sample.keys);
+            if let Some(passed) = sample.age {
+                age.push(&[issuer], passed.as_secs_f64());
+            }
+            for (result, count) in &sample.fetches {
+                fetches.count(&[issuer, ("result", result)], *count);
+            }
+        }
+        vec![keys, age, fetches]
+    }
+
+    fn limit_families(&self) -> Vec<Family> {
+        let mut decisions = Family::counter(
+            "vestibule_limit_decisions_total",
+            "Decisions of a limit: allowed or refused.",
+        );
+        let mut overflowed = Family::counter(
+            "vestibule_limit_overflow_decisions_total",
+            "Decisions on keys beyond a limit's cap, which share one bucket.",
+        );
+        let mut keys = Family::gauge("vestibule_limit_keys", "Keys that a limit keeps.");
+        for sample in &self.limits {
+            let limit = ("limit", &*sample.limit);
+            decisions.count(&[limit, ("decision", "allowed")], sample.allowed);
+            decisions.count(&[limit, ("decision", "refused")], sample.refused);
+            overflowed.count(&[limit], sample.overflowed);
+            keys.count(&[limit], sample.keys);
+        }
+        vec![decisions, overflowed, keys]
+    }
+}
