@@ -8,4 +8,5 @@ pub mod demo;
 pub mod limit;
 pub mod route;
 pub mod telemetry;
+pub mod transform;
 pub mod types;

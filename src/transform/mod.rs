@@ -1,0 +1,123 @@
+//! Makes of a request what the upstream may see, and of its response what the client may see.
+//!
+//! First, before any other room reads the headers: [`IdentityNames::strip`] and [`strip_hop_by_hop`]. Last, when the
+//! caller is known: the [`Plan`] of the route writes forwarding facts, identity and the operator's edits, in this order,
+//! so that nothing a client sent can stand where we speak.
+//!
+//! Not here: who the client is (`client_ip`), who the caller is (`authn`), cross-origin headers (`cors`), the choice of
+//! endpoint, protocol and upgrade (`upstream`).
+
+mod compile;
+mod cookies;
+mod forwarded;
+mod headers;
+mod hop_by_hop;
+mod identity;
+mod identity_headers;
+mod names;
+mod rewrite;
+mod trailers;
+
+pub mod grpc_web;
+
+#[cfg(test)]
+mod tests;
+
+use http::Uri;
+use http::header::{HeaderMap, HeaderValue};
+
+use crate::client_ip::Client;
+use crate::route::Head;
+use crate::types::{Dialect, Principal, Rejection, Request, Response};
+
+pub use hop_by_hop::strip_hop_by_hop;
+pub use identity::IdentityNames;
+
+/// What becomes of the requests and responses of one route.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    rewrite: rewrite::Rewrite,
+    identity: identity_headers::IdentityHeaders,
+    request: headers::Edits,
+    response: headers::Edits,
+    translates_grpc_web: bool,
+}
+
+/// What a [`Plan`] says to the upstream about a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Who calls.
+    pub principal: &'a Principal,
+    /// From where.
+    pub client: &'a Client,
+    /// What was asked for; after [`Plan::rewrite`].
+    pub head: &'a Head,
+    /// Our name for the exchange.
+    pub request_id: &'a HeaderValue,
+}
+
+impl Plan {
+    /// Strips the prefix and rewrites the path; `None` if the path stays as it is.
+    ///
+    /// # Errors
+    /// `BadTarget` when the result is no absolute path that can be made canonical.
+    pub fn rewrite(&self, head: &Head) -> Result<Option<Head>, Rejection> {
+        self.rewrite.apply(head)
+    }
+
+    /// Makes the head what the upstream may see. Afterwards the URI is the path and query alone and there is exactly one
+    /// `Host`, the authority of the canonical head.
+    ///
+    /// The headers must have been through [`IdentityNames::strip`] and [`strip_hop_by_hop`] already.
+    ///
+    /// # Errors
+    /// `TokenClaims` when the caller's identity cannot be sent unchanged.
+    pub fn request(
+        &self,
+        parts: &mut http::request::Parts,
+        facts: &Facts<'_>,
+    ) -> Result<(), Rejection> {
+        forwarded::rewrite(&mut parts.headers, facts)?;
+        cookies::join(&mut parts.headers)?;
+        self.identity.write(&mut parts.headers, facts.principal)?;
+        self.request.apply(&mut parts.headers);
+        parts.uri = Uri::from(facts.head.path_and_query().clone());
+        Ok(())
+    }
+
+    /// Ends what was meant for us alone in the headers of an upstream's response. A 101 is not for this function: its
+    /// `Upgrade` would go.
+    pub fn response(&self, headers: &mut HeaderMap) {
+        hop_by_hop::strip_response(headers);
+    }
+
+    /// Applies the route's edits to an answer, whoever gave it: refusals carry the same security headers.
+    pub fn dress(&self, headers: &mut HeaderMap) {
+        self.response.apply(headers);
+    }
+
+    /// Makes the body what the upstream may see: gRPC-Web becomes gRPC where the route says so (with the head fields
+    /// that go with it), and no trailer passes that a backend could take for a header. A body has one filter, so this is
+    /// the only place that sets it.
+    ///
+    /// # Errors
+    /// See [`grpc_web::request()`].
+    pub fn request_body(&self, request: Request, dialect: Dialect) -> Result<Request, Rejection> {
+        if self.translates_grpc_web && grpc_web::speaks(dialect) {
+            grpc_web::request(request, dialect)
+        } else {
+            Ok(trailers::admit(request, dialect))
+        }
+    }
+
+    /// Makes the body of a response what the client may see; the other direction of [`Plan::request_body`]. `dialect` is
+    /// what [`grpc_web::answers_in`] says.
+    #[must_use]
+    pub fn response_body(&self, response: Response, dialect: Dialect) -> Response {
+        if self.translates_grpc_web {
+            grpc_web::response(response, dialect)
+        } else {
+            response
+        }
+    }
+}
