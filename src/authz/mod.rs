@@ -1,0 +1,14 @@
+//! May the caller do this? Rules over networks, roles, scopes and claims; the answer is a [`Permit`]. Pure.
+//!
+//! Who the caller is was found out by `authn`; limits are kept by `limit`. A rule that cannot be met refuses.
+
+pub mod permit;
+pub mod rule;
+
+mod compile;
+
+#[cfg(test)]
+mod tests;
+
+pub use permit::Permit;
+pub use rule::Rules;

@@ -1,0 +1,148 @@
+//! What a route demands of a caller, and whether a caller meets it.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::permit::Permit;
+use crate::client_ip::ClientIp;
+use crate::types::rejection::Challenge;
+use crate::types::{CidrSet, Principal, PrincipalFacts, Reason, Rejection};
+
+/// The rules of one route.
+#[derive(Debug)]
+pub struct Rules {
+    pub(super) networks: CidrSet,
+    pub(super) gate: Gate,
+}
+
+/// How the route's `auth` decides.
+#[derive(Debug)]
+pub(super) enum Gate {
+    /// `"deny"`: closed.
+    Closed,
+    /// `"none"`: open to everybody in the networks.
+    Open,
+    /// A table: for callers that authentication knows, who meet every demand.
+    Known {
+        /// Whether a caller without credential may pass.
+        optional: bool,
+        /// All of them.
+        demands: Box<[Demand]>,
+    },
+}
+
+/// Each is met by any one of its values.
+#[derive(Debug)]
+pub(super) enum Demand {
+    Roles(Box<[String]>),
+    Scopes {
+        scopes: Box<[String]>,
+        /// As `WWW-Authenticate` writes them.
+        written: Arc<str>,
+    },
+    Claim {
+        path: String,
+        values: Box<[String]>,
+    },
+}
+
+impl Rules {
+    /// Whether only some networks may pass.
+    #[must_use]
+    pub fn is_restricted(&self) -> bool {
+        !self.networks.is_empty()
+    }
+
+    /// Decides. The cheapest and most general question comes first: closed, network, credential, demands.
+    ///
+    /// # Errors
+    /// [`Reason::RouteClosed`], [`Reason::NetworkForbidden`], [`Reason::CredentialMissing`],
+    /// [`Reason::Forbidden`] or [`Reason::InsufficientScope`].
+    pub fn decide(&self, principal: &Principal, client: ClientIp) -> Result<Permit, Rejection> {
+        if matches!(self.gate, Gate::Closed) {
+            return Err(Rejection::new(Reason::RouteClosed));
+        }
+        if !self.networks.is_empty() && !self.networks.contains(client.address()) {
+            return Err(Rejection::because(
+                Reason::NetworkForbidden,
+                "the client is in none of the route's networks",
+            ));
+        }
+        if let Gate::Known { optional, demands } = &self.gate {
+            // Authentication has refused this already; asked again, since everything hangs on it.
+            if !optional && !principal.is_authenticated() {
+                return Err(
+                    Rejection::new(Reason::CredentialMissing).challenge(Challenge::default())
+                );
+            }
+            for demand in demands {
+                demand.check(&principal.facts)?;
+            }
+        }
+        Ok(Permit::grant())
+    }
+}
+
+impl Demand {
+    fn check(&self, facts: &PrincipalFacts) -> Result<(), Rejection> {
+        let (met, rejection): (bool, fn(&Self) -> Rejection) = match self {
+            Self::Roles(roles) => (any_of(&facts.roles, roles), |_| {
+                Rejection::because(Reason::Forbidden, "none of the route's roles")
+            }),
+            Self::Scopes { scopes, .. } => (any_of(&facts.scopes, scopes), Self::lacking_scope),
+            Self::Claim { path, values } => (
+                facts.claim(path).is_some_and(|claim| holds(claim, values)),
+                Self::lacking_claim,
+            ),
+        };
+        if met { Ok(()) } else { Err(rejection(self)) }
+    }
+
+    fn lacking_scope(&self) -> Rejection {
+        let scope = match self {
+            Self::Scopes { written, .. } => Some(Arc::clone(written)),
+            Self::Roles(_) | Self::Claim { .. } => None,
+        };
+        Rejection::because(Reason::InsufficientScope, "none of the route's scopes")
+            .challenge(Challenge { scope })
+    }
+
+    fn lacking_claim(&self) -> Rejection {
+        match self {
+            Self::Claim { path, .. } => Rejection::because(
+                Reason::Forbidden,
+                format!("claim `{path}` has none of the route's values"),
+            ),
+            Self::Roles(_) | Self::Scopes { .. } => Rejection::new(Reason::Forbidden),
+        }
+    }
+}
+
+fn any_of(given: &[String], wanted: &[String]) -> bool {
+    wanted.iter().any(|one| given.contains(one))
+}
+
+/// Whether `claim` is one of `values`, holds one in its list, or has one among its names (ZITADEL's role maps). A name
+/// whose value is `false` or null is not given.
+fn holds(claim: &Value, values: &[String]) -> bool {
+    match claim {
+        Value::Array(items) => items.iter().any(|item| is_one_of(item, values)),
+        Value::Object(members) => values
+            .iter()
+            .filter_map(|value| members.get(value))
+            .any(|given| !matches!(given, Value::Null | Value::Bool(false))),
+        single => is_one_of(single, values),
+    }
+}
+
+/// Strings, numbers and booleans are compared as the text they are written with.
+fn is_one_of(claim: &Value, values: &[String]) -> bool {
+    let text = match claim {
+        Value::String(text) => return values.contains(text),
+        Value::Bool(given) => given.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::Null | Value::Array(_) | Value::Object(_) => return false,
+    };
+    values.contains(&text)
+}
