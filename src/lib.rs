@@ -11,3 +11,4 @@ pub mod route;
 pub mod telemetry;
 pub mod transform;
 pub mod types;
+pub mod upstream;
