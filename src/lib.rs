@@ -1,5 +1,6 @@
 //! Vestibule: an edge reverse proxy and auth gateway for identity backends.
 
+pub mod authn;
 pub mod authz;
 pub mod cli;
 pub mod client_ip;

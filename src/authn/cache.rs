@@ -1,0 +1,111 @@
+//! Tokens that were verified already. A hit costs a hash and a lookup instead of a signature.
+//!
+//! Each issuer has a cache of its own, so that its policy is part of the key by construction: a reload that changes the
+//! issuer makes a new one with an empty cache. What may have changed since is asked at every hit: the key set's
+//! generation and the clock.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use moka::sync::Cache;
+
+use super::jwt::Window;
+use crate::types::PrincipalFacts;
+
+/// The whole SHA-256 of a credential; never a part of it, never a faster hash: two credentials must not meet.
+pub type Fingerprint = [u8; 32];
+
+/// Hashes `parts`, each with its length in front, so that what belongs to one part cannot count as another's.
+#[must_use]
+pub fn fingerprint(parts: &[&[u8]]) -> Fingerprint {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut whole = [0; 32];
+    whole.copy_from_slice(context.finish().as_ref());
+    whole
+}
+
+/// A token whose signature and claims were found good.
+#[derive(Debug)]
+pub struct Verified {
+    /// What it says.
+    pub facts: Arc<PrincipalFacts>,
+    /// Between which moments it is good.
+    pub window: Window,
+    /// The generation of the key set that it was verified with.
+    pub generation: u64,
+    /// Length of the token, from which the weight is estimated.
+    pub length: usize,
+}
+
+/// The verified tokens of one issuer.
+pub struct Tokens {
+    verified: Cache<Fingerprint, Arc<Verified>, foldhash::fast::RandomState>,
+}
+
+/// Most memory, in bytes by estimate.
+const MOST_BYTES: u64 = 32 * 1024 * 1024;
+
+/// After this time a token is verified anew, whatever its `exp`.
+const LONGEST: Duration = Duration::from_secs(600);
+
+impl Tokens {
+    /// Empty.
+    #[must_use]
+    pub fn new() -> Self {
+        let verified = Cache::builder()
+            .max_capacity(MOST_BYTES)
+            .weigher(|_, verified: &Arc<Verified>| weight(verified.length))
+            .time_to_live(LONGEST)
+            .build_with_hasher(foldhash::fast::RandomState::default());
+        Self { verified }
+    }
+
+    /// The token, if it was verified with a key set of this generation.
+    #[must_use]
+    pub fn find(&self, token: &Fingerprint, generation: u64) -> Option<Arc<Verified>> {
+        self.verified
+            .get(token)
+            .filter(|verified| verified.generation == generation)
+    }
+
+    /// Keeps a verified token.
+    pub fn keep(&self, token: Fingerprint, verified: Arc<Verified>) {
+        self.verified.insert(token, verified);
+    }
+
+    /// Forgets a token, at once.
+    pub fn evict(&self, token: &Fingerprint) {
+        self.verified.invalidate(token);
+    }
+
+    /// How many are kept, about.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.verified.entry_count()
+    }
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens")
+            .field("count", &self.count())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Parsed claims take several times the bytes they were written with.
+pub(super) fn weight(length: usize) -> u32 {
+    u32::try_from(length.saturating_mul(4).saturating_add(1_024)).unwrap_or(u32::MAX)
+}

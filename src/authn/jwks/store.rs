@@ -1,0 +1,304 @@
+//! The key set in force of one issuer, shared by all workers, and the way an unknown `kid` asks for a newer one.
+//!
+//! Readers take no lock. One task fetches ([`crate::authn::Issuer::keep_fresh`]); requests only ask it to, so that
+//! there is never more than one fetch under way.
+
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwapOption, Guard};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::fetch::Fetched;
+use super::plan::Plan;
+use super::refetch::{Ask, Refetch};
+use super::set::KeySet;
+use crate::config::Algorithm;
+
+/// The keys of one issuer over time.
+pub struct Store {
+    current: ArcSwapOption<Loaded>,
+    ledger: Mutex<Ledger>,
+    wake: Arc<Notify>,
+    finished: watch::Sender<Finished>,
+    waiting: AtomicUsize,
+    stale_max: Duration,
+    hasher: foldhash::fast::RandomState,
+    fetches_ok: AtomicU64,
+    fetches_failed: AtomicU64,
+    last_error: ArcSwapOption<String>,
+}
+
+/// A key set that was fetched.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The keys.
+    pub set: KeySet,
+    /// The bytes that they were read from.
+    pub raw: Bytes,
+    /// Rises whenever a key has left the set; what was verified under an older one must be verified anew.
+    pub generation: u64,
+    /// When it was fetched.
+    pub at: Instant,
+}
+
+#[derive(Debug)]
+struct Ledger {
+    plan: Plan,
+    refetch: Refetch,
+}
+
+/// How many fetches have ended, and how the last one did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Finished {
+    count: u64,
+    good: bool,
+}
+
+/// The state of an issuer's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No set has arrived yet.
+    NeverLoaded,
+    /// The set is in use, and the last fetch went well.
+    Fresh,
+    /// The set is in use; the issuer cannot be asked.
+    Stale,
+    /// The set is older than `stale_max`: no longer in use.
+    Expired,
+}
+
+/// What came of asking for an unknown `kid`.
+#[derive(Debug)]
+pub enum Answer {
+    /// A set that was fetched after the question, or while it was asked.
+    Newer(Arc<Loaded>),
+    /// The issuer has no such key.
+    Absent,
+    /// The issuer cannot be asked.
+    Unavailable,
+}
+
+/// Longest time a request waits for a fetch.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Most requests that wait for a fetch of one issuer; further ones are answered at once.
+const MOST_WAITING: usize = 512;
+
+impl Store {
+    /// Empty; the first fetch is due at once.
+    #[must_use]
+    pub fn new(refresh: Duration, stale_max: Duration, now: Instant) -> Self {
+        Self {
+            current: ArcSwapOption::empty(),
+            ledger: Mutex::new(Ledger {
+                plan: Plan::new(refresh, now),
+                refetch: Refetch::new(now),
+            }),
+            wake: Arc::new(Notify::new()),
+            finished: watch::Sender::new(Finished::default()),
+            waiting: AtomicUsize::new(0),
+            // A set that is still within its lifetime is not stale yet.
+            stale_max: stale_max.max(refresh),
+            hasher: foldhash::fast::RandomState::default(),
+            fetches_ok: AtomicU64::new(0),
+            fetches_failed: AtomicU64::new(0),
+            last_error: ArcSwapOption::empty(),
+        }
+    }
+
+    /// The set in force at `now`; `None` when there is none, or it is older than `stale_max`.
+    #[must_use]
+    pub fn current(&self, now: Instant) -> Option<Guard<Option<Arc<Loaded>>>> {
+        let guard = self.current.load();
+        let usable = guard
+            .as_ref()
+            .is_some_and(|loaded| now.saturating_duration_since(loaded.at) <= self.stale_max);
+        usable.then_some(guard)
+    }
+
+    /// The state at `now`.
+    #[must_use]
+    pub fn state(&self, now: Instant) -> State {
+        if self.current.load().is_none() {
+            State::NeverLoaded
+        } else if self.current(now).is_none() {
+            State::Expired
+        } else if self.last_error.load().is_some() {
+            State::Stale
+        } else {
+            State::Fresh
+        }
+    }
+
+    /// Asks for a set newer than one that does not hold `kid`. Waits for at most one fetch, and at most [`LONGEST_WAIT`].
+    pub async fn newer(&self, kid: &str, now: Instant) -> Answer {
+        let kid = self.hasher.hash_one(kid);
+        let mut finished;
+        {
+            // Subscribed under the lock: a fetch that ends after the question is not missed.
+            let mut ledger = self.ledger.lock();
+            finished = self.finished.subscribe();
+            match ledger.refetch.ask(kid, now) {
+                Ask::Absent => return Answer::Absent,
+                Ask::Failing => return Answer::Unavailable,
+                Ask::Fetch => self.wake.notify_one(),
+                Ask::Join => {}
+            }
+        }
+        let Some(_place) = Place::take(&self.waiting) else {
+            return Answer::Unavailable;
+        };
+        let before = finished.borrow().count;
+        let end = finished.wait_for(|finished| finished.count > before);
+        match tokio::time::timeout(LONGEST_WAIT, end).await {
+            Ok(Ok(end)) if end.good => {}
+            _ => return Answer::Unavailable,
+        }
+        self.current
+            .load_full()
+            .map_or(Answer::Unavailable, Answer::Newer)
+    }
+
+    /// The newer set does not hold `kid` either.
+    pub fn remember_absent(&self, kid: &str, now: Instant) {
+        let kid = self.hasher.hash_one(kid);
+        self.ledger.lock().refetch.remember_absent(kid, now);
+    }
+
+    /// A fetch begins.
+    pub fn started(&self) {
+        self.ledger.lock().refetch.started();
+    }
+
+    /// Takes the set in force over from `earlier`, read anew: `allowed` may have changed.
+    pub fn adopt(&self, earlier: &Self, allowed: &[Algorithm]) {
+        let Some(loaded) = earlier.current.load_full() else {
+            return;
+        };
+        if let Ok(set) = KeySet::parse(&loaded.raw, allowed) {
+            self.current.store(Some(Arc::new(Loaded {
+                set,
+                raw: loaded.raw.clone(),
+                generation: loaded.generation,
+                at: loaded.at,
+            })));
+        }
+    }
+
+    /// A fetch brought a set. Returns whether a key has left the one that was in force.
+    pub fn install(&self, fetched: Fetched, now: Instant) -> bool {
+        let before = self.current.load_full();
+        let lost_a_key = before
+            .as_ref()
+            .is_some_and(|before| !before.set.is_kept_by(&fetched.set));
+        let generation = before.map_or(0, |before| before.generation) + u64::from(lost_a_key);
+        self.current.store(Some(Arc::new(Loaded {
+            set: fetched.set,
+            raw: fetched.raw,
+            generation,
+            at: now,
+        })));
+        self.last_error.store(None);
+        self.fetches_ok.fetch_add(1, Ordering::Relaxed);
+        let chance = self.chance();
+        let mut ledger = self.ledger.lock();
+        ledger.plan.succeeded(fetched.stated, now, chance);
+        self.finish(&mut ledger, true);
+        lost_a_key
+    }
+
+    /// A fetch brought nothing; the set in force stays.
+    pub fn note_failure(&self, why: String, now: Instant) {
+        self.last_error.store(Some(Arc::new(why)));
+        self.fetches_failed.fetch_add(1, Ordering::Relaxed);
+        let chance = self.chance();
+        let mut ledger = self.ledger.lock();
+        ledger.plan.failed(now, chance);
+        self.finish(&mut ledger, false);
+    }
+
+    /// When the next fetch is due.
+    #[must_use]
+    pub fn due(&self) -> Instant {
+        self.ledger.lock().plan.due()
+    }
+
+    /// What wakes the fetching task before that.
+    #[must_use]
+    pub fn wake(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
+    }
+
+    /// How old the set in force is.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        let guard = self.current.load();
+        let loaded = guard.as_ref()?;
+        Some(now.saturating_duration_since(loaded.at))
+    }
+
+    /// Fetches that brought a set, since the start.
+    #[must_use]
+    pub fn fetches_ok(&self) -> u64 {
+        self.fetches_ok.load(Ordering::Relaxed)
+    }
+
+    /// Fetches that did not, since the start.
+    #[must_use]
+    pub fn fetches_failed(&self) -> u64 {
+        self.fetches_failed.load(Ordering::Relaxed)
+    }
+
+    /// Why the last fetch brought nothing; `None` when it went well.
+    #[must_use]
+    pub fn last_error(&self) -> Option<Arc<String>> {
+        self.last_error.load_full()
+    }
+
+    fn finish(&self, ledger: &mut Ledger, good: bool) {
+        ledger.refetch.finished(good);
+        self.finished.send_modify(|finished| {
+            finished.count += 1;
+            finished.good = good;
+        });
+    }
+
+    /// Enough chance to spread refreshes; nothing secret hangs on it.
+    fn chance(&self) -> u64 {
+        self.hasher
+            .hash_one(self.fetches_ok().wrapping_add(self.fetches_failed() << 32))
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("current", &self.current)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A place among those who wait.
+struct Place<'s>(&'s AtomicUsize);
+
+impl<'s> Place<'s> {
+    fn take(waiting: &'s AtomicUsize) -> Option<Self> {
+        if waiting.fetch_add(1, Ordering::Relaxed) < MOST_WAITING {
+            return Some(Self(waiting));
+        }
+        waiting.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
