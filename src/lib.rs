@@ -10,6 +10,7 @@ pub mod demo;
 pub mod limit;
 pub mod route;
 pub mod telemetry;
+pub mod tls;
 pub mod transform;
 pub mod types;
 pub mod upstream;
