@@ -1,3 +1,7 @@
 //! Vestibule: an edge reverse proxy and auth gateway for identity backends.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vestibule::cli::execute()
+}

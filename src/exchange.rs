@@ -1,0 +1,358 @@
+//! The ledger of one request and its response. It opens before the first decision and closes at the last byte of the
+//! answer, or when the client lets go; closing counts the metrics and writes the access log, once.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, ORIGIN, USER_AGENT};
+use http::{Method, StatusCode};
+use http_body::{Frame, SizeHint};
+
+use crate::client_ip::Client;
+use crate::route::Head;
+use crate::snapshot::{Policy, Snapshot};
+use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::{AccessLog, Metrics, Outcome, Record};
+use crate::types::body::{Body, BodyError, Fate, InFlight};
+use crate::types::{
+    ConnFacts, Dialect, Principal, Protocol, Reason, Rejection, Request, Response, Scheme, clock,
+};
+use crate::upstream;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// What an exchange reports to when it closes.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The access log.
+    pub access_log: AccessLog,
+}
+
+/// One request on its way, with everything that its log line will say.
+#[derive(Debug)]
+pub struct Exchange {
+    desk: Arc<Desk>,
+    conn: Arc<ConnFacts>,
+    id: HeaderValue,
+    dialect: Dialect,
+    method: Method,
+    started: Instant,
+    head: Option<Head>,
+    client: Option<Client>,
+    /// Kept apart from the head of the request, which moves on: what CORS and the log need of it.
+    origin: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    metrics: Arc<RouteMetrics>,
+    policy: Option<Arc<Policy>>,
+    principal: Option<Principal>,
+    fate: Option<Arc<Fate>>,
+    refusal: Option<Rejection>,
+    forwarded: Option<upstream::Facts>,
+    status: StatusCode,
+    grpc_status: Option<u32>,
+    bytes_out: u64,
+    /// Held for the whole exchange: counts it as in flight in the process.
+    _in_flight: Option<InFlight>,
+}
+
+impl Exchange {
+    /// Opens the ledger of `request`, which arrived on `conn` and is known as `id`.
+    pub fn open(
+        desk: &Arc<Desk>,
+        conn: Arc<ConnFacts>,
+        snapshot: &Snapshot,
+        id: HeaderValue,
+        request: &Request,
+    ) -> Self {
+        let headers = request.headers();
+        Self {
+            desk: Arc::clone(desk),
+            id,
+            dialect: Dialect::of(headers),
+            method: request.method().clone(),
+            started: clock::now(),
+            head: None,
+            client: None,
+            origin: headers.get(ORIGIN).cloned(),
+            user_agent: desk
+                .access_log
+                .is_on()
+                .then(|| headers.get(USER_AGENT).cloned())
+                .flatten(),
+            metrics: Arc::clone(snapshot.unrouted_metrics(conn.listener)),
+            policy: None,
+            principal: None,
+            fate: None,
+            refusal: None,
+            forwarded: None,
+            status: StatusCode::OK,
+            grpc_status: None,
+            bytes_out: 0,
+            _in_flight: None,
+            conn,
+        }
+    }
+
+    /// The id under which the client, the upstream and the log know this exchange.
+    #[must_use]
+    pub fn id(&self) -> &HeaderValue {
+        &self.id
+    }
+
+    /// The connection.
+    #[must_use]
+    pub fn conn(&self) -> &ConnFacts {
+        &self.conn
+    }
+
+    /// How the caller spells things.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Notes that the exchange counts as in flight until it closes.
+    pub fn count(&mut self, permit: InFlight) {
+        self._in_flight = Some(permit);
+    }
+
+    /// Notes the canonical head.
+    pub fn head(&mut self, head: &Head) {
+        self.head = Some(head.clone());
+    }
+
+    /// Notes who is held responsible.
+    pub fn client(&mut self, client: &Client) {
+        self.client = Some(*client);
+    }
+
+    /// Notes the route that matched; its labels count from here on.
+    pub fn route(&mut self, policy: &Arc<Policy>) {
+        if let Some(metrics) = policy.metrics(self.conn.listener) {
+            self.metrics = Arc::clone(metrics);
+        }
+        self.policy = Some(Arc::clone(policy));
+    }
+
+    /// Notes who the caller is.
+    pub fn principal(&mut self, principal: &Principal) {
+        self.principal = Some(principal.clone());
+    }
+
+    /// Notes where the progress of the request body can be read.
+    pub fn request_body(&mut self, fate: Option<&Arc<Fate>>) {
+        self.fate = fate.map(Arc::clone);
+    }
+
+    /// Notes what became of the request upstream.
+    pub fn forwarded(&mut self, facts: upstream::Facts) {
+        if let Some(metrics) = self
+            .policy
+            .as_ref()
+            .and_then(|policy| policy.upstream_metrics())
+        {
+            metrics.answered_after(facts.first_byte);
+        }
+        self.forwarded = Some(facts);
+    }
+
+    /// Notes a refusal and spells it for the caller.
+    pub fn refuse(&mut self, why: Rejection) -> Response {
+        let id = self.id.to_str().unwrap_or_default();
+        let mut response = why.render(self.dialect, id);
+        self.grpc_status = self
+            .dialect
+            .is_grpc_family()
+            .then(|| u32::from(why.reason().grpc_status()));
+        if self.conn.protocol == Protocol::Http1 && ends_connection(why.reason()) {
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.metrics.reject(why.reason());
+        self.refusal = Some(why);
+        response
+    }
+
+    /// Dresses every answer of the route, refusals included: header edits, CORS, the request id.
+    pub fn dress(&self, response: &mut Response) {
+        if let Some(policy) = &self.policy {
+            policy.dress(self.origin.as_ref(), response);
+        }
+        response.headers_mut().insert(X_REQUEST_ID, self.id.clone());
+    }
+
+    /// Hands the ledger to the body, which closes it.
+    #[must_use]
+    pub fn attach(mut self, response: Response) -> http::Response<Ledger> {
+        self.status = response.status();
+        if self.grpc_status.is_none() {
+            self.grpc_status = grpc_status(response.headers());
+        }
+        response.map(|body| Ledger {
+            body,
+            exchange: Some(self),
+        })
+    }
+
+    fn close(self, outcome: Outcome) {
+        let elapsed = clock::now().saturating_duration_since(self.started);
+        self.metrics.observe(&self.method, self.status, elapsed);
+        if self.desk.access_log.is_on() {
+            self.desk.access_log.write(&self.record(outcome, elapsed));
+        }
+    }
+
+    fn record(&self, outcome: Outcome, elapsed: std::time::Duration) -> Record<'_> {
+        let head = self.head.as_ref();
+        let refusal = self.refusal.as_ref();
+        let principal = self
+            .principal
+            .as_ref()
+            .filter(|principal| principal.is_authenticated());
+        Record {
+            time: clock::wall(),
+            request_id: self.id.to_str().unwrap_or_default(),
+            listener: &self.conn.listener_name,
+            client: self.client.as_ref().map(|client| client.ip.address()),
+            peer: self.conn.peer,
+            protocol: self.conn.protocol,
+            tls: self.conn.scheme == Scheme::Https,
+            method: &self.method,
+            host: head.map(Head::host),
+            path: head.map(Head::path),
+            query: head.is_some_and(|head| head.query().is_some()),
+            route: self.policy.as_ref().map(|policy| &*policy.name),
+            dialect: self.dialect,
+            status: Some(self.status),
+            grpc_status: self.grpc_status,
+            reason: refusal.map(Rejection::reason),
+            detail: refusal.map_or("", Rejection::detail),
+            policy: refusal.and_then(Rejection::policy_name).map(|name| &**name),
+            limit: refusal
+                .filter(|why| why.reason() == Reason::RateLimited)
+                .and_then(Rejection::policy_name)
+                .map(|name| &**name),
+            auth_method: principal.map(|principal| principal.method),
+            auth_source: principal.map(|principal| &*principal.source),
+            user: principal.map(|principal| principal.facts.user.as_str()),
+            upstream: self
+                .policy
+                .as_ref()
+                .and_then(|policy| policy.upstream_name()),
+            endpoint: self.forwarded.as_ref().map(|facts| &*facts.endpoint),
+            attempts: self.forwarded.as_ref().map_or(0, |facts| facts.attempts),
+            first_byte: self.forwarded.as_ref().map(|facts| facts.first_byte),
+            bytes_in: self.fate.as_ref().map_or(0, |fate| fate.bytes()),
+            bytes_out: self.bytes_out,
+            duration: elapsed,
+            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+            outcome,
+        }
+    }
+}
+
+/// Refusals after which nothing more is read from an HTTP/1.1 connection: where the next request starts is in doubt,
+/// or the client is still sending what we will not read.
+fn ends_connection(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::BadFraming
+            | Reason::UnsupportedCoding
+            | Reason::BadHost
+            | Reason::BadTarget
+            | Reason::BadField
+            | Reason::HeadTooLarge
+            | Reason::TooManyFields
+            | Reason::TargetTooLong
+            | Reason::BodyTooLarge
+            | Reason::BodyStalled
+            | Reason::BadBody
+            | Reason::BadExpectation
+            | Reason::Draining
+    )
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u32> {
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
+
+/// The body of an answer, with the ledger that closes when it ends.
+#[derive(Debug)]
+pub struct Ledger {
+    body: Body,
+    exchange: Option<Exchange>,
+}
+
+impl Ledger {
+    /// A body whose exchange is closed already.
+    #[must_use]
+    pub fn closed(body: Body) -> Self {
+        Self {
+            body,
+            exchange: None,
+        }
+    }
+
+    fn close(&mut self, outcome: Outcome) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.close(outcome);
+        }
+    }
+
+    fn note(&mut self, frame: &Frame<Bytes>) {
+        let Some(exchange) = &mut self.exchange else {
+            return;
+        };
+        if let Some(data) = frame.data_ref() {
+            exchange.bytes_out += data.len() as u64;
+        } else if let Some(trailers) = frame.trailers_ref() {
+            exchange.grpc_status = grpc_status(trailers).or(exchange.grpc_status);
+        }
+    }
+}
+
+impl http_body::Body for Ledger {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let ledger = self.get_mut();
+        let polled = ready!(Pin::new(&mut ledger.body).poll_frame(cx));
+        match &polled {
+            Some(Ok(frame)) => ledger.note(frame),
+            Some(Err(_)) => ledger.close(Outcome::Aborted),
+            None => ledger.close(Outcome::Complete),
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        // A body of known length is not polled past its last byte: over is over, whoever noticed.
+        let complete = http_body::Body::is_end_stream(&self.body);
+        self.close(if complete {
+            Outcome::Complete
+        } else {
+            Outcome::ClientGone
+        });
+    }
+}

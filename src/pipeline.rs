@@ -1,0 +1,323 @@
+//! ONE REQUEST, TOP TO BOTTOM. Every stage is one call and one `?`; the order is fixed by security, so it is written
+//! once, here. `handle` is infallible: it renders what `run` refuses, in the caller's dialect.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::Method;
+use http::header::{CONTENT_LENGTH, HeaderValue};
+
+use crate::client_ip::Client;
+use crate::cors;
+use crate::exchange::{Desk, Exchange, Ledger};
+use crate::limit::KeyInputs;
+use crate::route::Head;
+use crate::snapshot::{Action, Listener, Policy, Snapshot};
+use crate::transform::{self, grpc_web};
+use crate::types::body::Gauge;
+use crate::types::{
+    Body, ConnFacts, Dialect, Principal, Reason, Rejection, Request, Response, clock,
+};
+use crate::upstream::{self, Pools};
+
+/// What a worker serves with: the snapshot in force and its own upstream connections.
+#[derive(Debug)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+    pools: Pools,
+    ids: RequestIds,
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The snapshot in force; swapped whole by a reload.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Where exchanges report to.
+    pub desk: Arc<Desk>,
+    /// Exchanges in flight in the process.
+    pub in_flight: Arc<Gauge>,
+}
+
+impl Gateway {
+    /// The gateway of one worker.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            pools: Pools::new(),
+            ids: RequestIds::new(),
+        }
+    }
+
+    /// The snapshot in force. An exchange asks once and keeps what it got.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.snapshot.load_full()
+    }
+
+    /// What all workers share.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+/// Answers one request. The exchange rides on the answer's body and closes at its last byte.
+pub async fn handle(
+    gateway: &Gateway,
+    conn: Arc<ConnFacts>,
+    request: http::Request<hyper::body::Incoming>,
+) -> http::Response<Ledger> {
+    let snapshot = gateway.snapshot();
+    let request = request.map(Body::incoming);
+    let mut exchange = Exchange::open(
+        &gateway.shared.desk,
+        conn,
+        &snapshot,
+        gateway.ids.next(),
+        &request,
+    );
+    let answer = run(gateway, &snapshot, &mut exchange, request).await;
+    let mut response = answer.unwrap_or_else(|why| exchange.refuse(why));
+    exchange.dress(&mut response);
+    exchange.attach(response)
+}
+
+/// The answer to a request whose handling panicked. Its ledger is gone with it.
+pub(crate) fn panicked(conn: &ConnFacts) -> http::Response<Ledger> {
+    tracing::error!(listener = %conn.listener_name, "a request ended in a panic");
+    Rejection::new(Reason::Internal)
+        .render(Dialect::Http, "-")
+        .map(Ledger::closed)
+}
+
+/// The stages, in order.
+async fn run(
+    gateway: &Gateway,
+    snapshot: &Snapshot,
+    exchange: &mut Exchange,
+    mut request: Request,
+) -> Result<Response, Rejection> {
+    admit(gateway, snapshot, exchange)?;
+    snapshot.identity.strip(request.headers_mut()); // before anyone could believe them
+    let listener = snapshot.listener(exchange.conn().listener)?;
+    let head = Head::of(&request, exchange.conn(), &listener.caps)?; // what is matched is what is forwarded
+    exchange.head(&head);
+    let client = listener.trust.find(exchange.conn(), request.headers())?;
+    exchange.client(&client);
+    if let Some(redirect) = listener.redirect(&head) {
+        return Ok(redirect);
+    }
+    check_listener(listener, &client, &request)?; // scans that match no route are bounded too
+    transform::strip_hop_by_hop(request.headers_mut(), exchange.dialect());
+
+    let policy = find_route(snapshot, exchange, &head, &request)?;
+    exchange.route(policy);
+    policy.check_head(&head)?;
+    policy.check_early_limits(&client, request.headers())?;
+    if let Some(answer) = preflight(policy, &request)? {
+        return Ok(answer); // a preflight carries no credentials
+    }
+    let principal = identify(gateway, policy, &request).await?;
+    exchange.principal(&principal);
+    policy.check_late_limits(&client, request.headers(), &principal)?;
+    let permit = policy.authz.decide(&principal, client.ip)?;
+
+    let cluster = match &policy.action {
+        Action::Forward(cluster) => cluster,
+        Action::Answer(answer) => return Ok(answer.respond()),
+    };
+    let head = rewrite(snapshot, exchange, policy, head, &request)?;
+    let (mut parts, body) = request.into_parts();
+    policy.transform.request(
+        &mut parts,
+        &transform::Facts {
+            principal: &principal,
+            client: &client,
+            head: &head,
+            request_id: exchange.id(),
+        },
+    )?;
+    let mut request = Request::from_parts(parts, body);
+    let fate = bound_body(policy, listener, &mut request)?;
+    exchange.request_body(fate.as_ref());
+    let answer_in = grpc_web::answers_in(request.headers(), exchange.dialect());
+    let request = policy.transform.request_body(request, exchange.dialect())?;
+
+    let options = upstream::Forward {
+        timeout: policy.timeout,
+        fate,
+    };
+    let (mut response, facts) = gateway
+        .pools
+        .forward(permit, cluster, request, &options)
+        .await?;
+    exchange.forwarded(facts);
+    policy.transform.response(response.headers_mut());
+    Ok(policy.transform.response_body(response, answer_in))
+}
+
+/// Counts the exchange as in flight, unless too many are.
+fn admit(gateway: &Gateway, snapshot: &Snapshot, exchange: &mut Exchange) -> Result<(), Rejection> {
+    let permit = gateway
+        .shared
+        .in_flight
+        .enter(snapshot.max_in_flight)
+        .ok_or_else(|| {
+            Rejection::new(Reason::Overloaded).retry_after(std::time::Duration::from_secs(1))
+        })?;
+    exchange.count(permit);
+    Ok(())
+}
+
+fn check_listener(
+    listener: &Listener,
+    client: &Client,
+    request: &Request,
+) -> Result<(), Rejection> {
+    let inputs = KeyInputs {
+        ip: client.ip,
+        route: "",
+        headers: request.headers(),
+        principal: None,
+    };
+    listener
+        .limits
+        .iter()
+        .try_for_each(|limit| limit.check(&inputs))
+}
+
+/// A preflight is matched by the method that it announces, so that the route it asks about answers it. Where that
+/// route leaves CORS to the backend, OPTIONS is matched as it came.
+fn find_route<'a>(
+    snapshot: &'a Snapshot,
+    exchange: &Exchange,
+    head: &Head,
+    request: &Request,
+) -> Result<&'a Arc<Policy>, Rejection> {
+    let listener = exchange.conn().listener;
+    let find = |method: &Method| {
+        snapshot
+            .routes
+            .find(listener, head, method, request.headers())
+    };
+    let announced = cors::preflight_method(request.method(), request.headers());
+    announced
+        .and_then(|method| find(&method).ok())
+        .filter(|policy| policy.cors.is_some())
+        .map_or_else(|| find(request.method()), Ok)
+}
+
+fn preflight(policy: &Policy, request: &Request) -> Result<Option<Response>, Rejection> {
+    match &policy.cors {
+        Some(cors) if cors::preflight_method(request.method(), request.headers()).is_some() => {
+            cors.preflight(request.headers()).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+async fn identify(
+    gateway: &Gateway,
+    policy: &Policy,
+    request: &Request,
+) -> Result<Principal, Rejection> {
+    let identified = policy
+        .authn
+        .identify(&gateway.pools, request.headers(), clock::wall())
+        .await;
+    policy.count_decision(identified.as_ref());
+    identified
+}
+
+/// The head that goes upstream. What a rewrite leads to is held against the closed routes once more.
+fn rewrite(
+    snapshot: &Snapshot,
+    exchange: &Exchange,
+    policy: &Policy,
+    head: Head,
+    request: &Request,
+) -> Result<Head, Rejection> {
+    let Some(rewritten) = policy.transform.rewrite(&head)? else {
+        return Ok(head);
+    };
+    let leads_to = snapshot.routes.find(
+        exchange.conn().listener,
+        &rewritten,
+        request.method(),
+        request.headers(),
+    );
+    match leads_to {
+        Ok(other) if other.is_closed() => Err(Rejection::because(
+            Reason::RouteClosed,
+            "a rewrite led to a closed route",
+        )),
+        _ => Ok(rewritten),
+    }
+}
+
+/// Refuses a body that announces itself as too large; bounds every other.
+fn bound_body(
+    policy: &Policy,
+    listener: &Listener,
+    request: &mut Request,
+) -> Result<Option<Arc<crate::types::body::Fate>>, Rejection> {
+    let bounds = policy.bounds(listener);
+    let announced = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok())
+        .and_then(|length| length.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > bounds.max_bytes) {
+        return Err(Rejection::new(Reason::BodyTooLarge));
+    }
+    Ok(request.body_mut().guard(bounds))
+}
+
+/// Makes ids that are unique in the fleet for all practical purposes, without a lock or a shared counter.
+#[derive(Debug)]
+struct RequestIds {
+    worker: u64,
+    count: AtomicU64,
+}
+
+impl RequestIds {
+    fn new() -> Self {
+        let mut seed = [0; 16];
+        // Without randomness the ids of two processes could meet; they would still be unique within each.
+        let _ = aws_lc_rs::rand::fill(&mut seed);
+        let [worker, count] = [0, 8].map(|at| {
+            seed.get(at..at + 8)
+                .and_then(|bytes| bytes.try_into().ok())
+                .map_or(0, u64::from_le_bytes)
+        });
+        Self {
+            worker,
+            count: AtomicU64::new(count),
+        }
+    }
+
+    fn next(&self) -> HeaderValue {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let mut text = Vec::with_capacity(32);
+        for word in [self.worker, count] {
+            text.extend(word.to_be_bytes().iter().flat_map(|byte| hex(*byte)));
+        }
+        HeaderValue::from_maybe_shared(Bytes::from(text))
+            .unwrap_or_else(|_| HeaderValue::from_static("-"))
+    }
+}
+
+fn hex(byte: u8) -> [u8; 2] {
+    let digit = |nibble: u8| {
+        if nibble < 10 {
+            b'0' + nibble
+        } else {
+            b'a' + nibble - 10
+        }
+    };
+    [digit(byte >> 4), digit(byte & 15)]
+}

@@ -1,0 +1,219 @@
+//! The admin listener: `/metrics`, `/livez`, `/readyz`, `/status`, `POST /reload`. Loopback by default, exact paths, and
+//! closed to browsers: a page of another origin must not be able to drive it.
+
+use std::convert::Infallible;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::{Command, House};
+use crate::server::Stage;
+use crate::telemetry::Samples;
+use crate::telemetry::metrics::CONTENT_TYPE as CONTENT_TYPE_OF_METRICS;
+use crate::types::{clock, task};
+
+/// Operators and scrapers are few.
+const MAX_CONNECTIONS: usize = 64;
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection to the admin listener lives no longer than this; scrapers reconnect.
+const MAX_AGE: Duration = Duration::from_secs(300);
+
+type Answer = Response<Full<Bytes>>;
+
+/// Serves until the runtime ends. An accept error never ends it.
+pub(super) async fn serve(
+    house: Arc<House>,
+    listener: TcpListener,
+    commands: mpsc::Sender<Command>,
+) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+        tracing::error!("the admin listener cannot be served");
+        return;
+    };
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (house, commands) = (Arc::clone(&house), commands.clone());
+        task::spawn("admin connection", async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (house, commands) = (Arc::clone(&house), commands.clone());
+                async move { Ok::<_, Infallible>(answer(&house, &commands, &request).await) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            // Errors of an operator's connection are the operator's to see.
+            let _ = tokio::time::timeout(MAX_AGE, connection).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn answer(
+    house: &House,
+    commands: &mpsc::Sender<Command>,
+    request: &Request<Incoming>,
+) -> Answer {
+    if comes_from_a_page(request.headers()) {
+        return text(
+            StatusCode::FORBIDDEN,
+            "the admin listener does not answer web pages\n",
+        );
+    }
+    let method = request.method();
+    match request.uri().path() {
+        "/reload" if method == Method::POST => reload(commands).await,
+        "/reload" => not_allowed("POST"),
+        path @ ("/metrics" | "/livez" | "/readyz" | "/status") => {
+            if method != Method::GET && method != Method::HEAD {
+                return not_allowed("GET, HEAD");
+            }
+            match path {
+                "/metrics" => metrics(house),
+                "/livez" => text(StatusCode::OK, "alive\n"),
+                "/readyz" => ready(house),
+                _ => status(house),
+            }
+        }
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "/metrics /livez /readyz /status, POST /reload\n",
+        ),
+    }
+}
+
+/// Browsers mark what a page sends; no operator's tool does.
+fn comes_from_a_page(headers: &HeaderMap) -> bool {
+    let marked = |name: &str| headers.get(name).is_some_and(|site| site != "none");
+    headers.contains_key(ORIGIN) || marked("sec-fetch-site")
+}
+
+async fn reload(commands: &mpsc::Sender<Command>) -> Answer {
+    let (verdict, outcome) = oneshot::channel();
+    if commands.send(Command::Reload(verdict)).await.is_err() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    }
+    match outcome.await {
+        Ok(Ok(reloaded)) => json_answer(
+            StatusCode::OK,
+            &json!({ "generation": reloaded.generation }),
+        ),
+        Ok(Err(errors)) => {
+            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            json_answer(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                &json!({ "errors": errors }),
+            )
+        }
+        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    }
+}
+
+fn ready(house: &House) -> Answer {
+    if house.drain.stage() > Stage::Serving {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+    }
+    let missing = house.shared.snapshot.load().not_ready();
+    if missing.is_empty() {
+        text(StatusCode::OK, "ready\n")
+    } else {
+        text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &format!("{}\n", missing.join("\n")),
+        )
+    }
+}
+
+fn metrics(house: &House) -> Answer {
+    let snapshot = house.shared.snapshot.load_full();
+    let mut samples = snapshot.samples(clock::now());
+    samples.in_flight = u64::from(house.shared.in_flight.count());
+    samples.access_log_dropped = house.access_log.dropped();
+    let mut response = text(StatusCode::OK, &house.metrics.render(&samples));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static(CONTENT_TYPE_OF_METRICS),
+    );
+    response
+}
+
+fn status(house: &House) -> Answer {
+    let snapshot = house.shared.snapshot.load_full();
+    let reload = *house.last_reload.lock();
+    json_answer(
+        StatusCode::OK,
+        &json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "generation": snapshot.generation,
+            "draining": (house.drain.stage() > Stage::Serving),
+            "not_ready": snapshot.not_ready(),
+            "in_flight": house.shared.in_flight.count(),
+            "last_reload": reload.map(|last| json!({ "ok": last.ok, "unix_seconds": last.unix_seconds })),
+            "listeners": snapshot.listeners.iter().map(|listener| &*listener.name).collect::<Vec<_>>(),
+            "upstreams": upstreams(&snapshot.samples(clock::now())),
+        }),
+    )
+}
+
+fn upstreams(samples: &Samples) -> Value {
+    let clusters = samples.upstreams.iter().map(|upstream| {
+        let endpoints = upstream.endpoints.iter().map(|endpoint| {
+            json!({
+                "endpoint": &*endpoint.endpoint,
+                "healthy": endpoint.healthy,
+                "in_flight": endpoint.in_flight,
+            })
+        });
+        (
+            upstream.upstream.to_string(),
+            endpoints.collect::<Vec<Value>>().into(),
+        )
+    });
+    Value::Object(clusters.collect())
+}
+
+fn not_allowed(methods: &'static str) -> Answer {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+fn json_answer(status: StatusCode, body: &Value) -> Answer {
+    let mut response = text(status, &format!("{body}\n"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn text(status: StatusCode, body: &str) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

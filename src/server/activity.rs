@@ -1,0 +1,157 @@
+//! What a connection is doing, as told by those who see it: the socket's bytes, the exchanges.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::types::clock;
+
+/// The running notes of one connection. Written from its tasks, all on one thread; the atomics are for `Send` alone.
+#[derive(Debug)]
+pub(super) struct Activity {
+    started: Instant,
+    max_requests: u32,
+    open: AtomicU32,
+    served: AtomicU32,
+    idle_since: AtomicU64,
+    pieces: AtomicU64,
+    head: AtomicBool,
+    blocked: AtomicBool,
+    writes: AtomicU64,
+    closing: AtomicBool,
+    flooded: AtomicBool,
+}
+
+impl Activity {
+    pub(super) fn new(started: Instant, max_requests: u32) -> Arc<Self> {
+        Arc::new(Self {
+            started,
+            max_requests,
+            open: AtomicU32::new(0),
+            served: AtomicU32::new(0),
+            idle_since: AtomicU64::new(0),
+            pieces: AtomicU64::new(0),
+            head: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            writes: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            flooded: AtomicBool::new(false),
+        })
+    }
+
+    /// When the wait for the first request began.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// An exchange begins; it ends when the returned value is dropped.
+    pub(super) fn open(self: &Arc<Self>) -> OpenExchange {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.served.fetch_add(1, Ordering::Relaxed);
+        if self.worn() {
+            self.set_closing();
+        }
+        self.head.store(false, Ordering::Relaxed);
+        OpenExchange(Arc::clone(self))
+    }
+
+    /// Exchanges under way.
+    pub(super) fn open_now(&self) -> u32 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Exchanges ever begun.
+    pub(super) fn served(&self) -> u32 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Whether as many exchanges were begun as one connection may have.
+    pub(super) fn worn(&self) -> bool {
+        self.served() >= self.max_requests
+    }
+
+    /// When the last exchange ended; meaningful while none is under way.
+    pub(super) fn idle_since(&self) -> Instant {
+        self.started + Duration::from_millis(self.idle_since.load(Ordering::Relaxed))
+    }
+
+    /// Notes a piece of an answer, `len` bytes long, counted in h2 frames of the default size.
+    pub(super) fn answered(&self, len: usize) {
+        let frames = 1 + len as u64 / 16_384;
+        self.pieces.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// Heads and pieces of answers so far.
+    pub(super) fn pieces(&self) -> u64 {
+        self.pieces
+            .load(Ordering::Relaxed)
+            .wrapping_add(u64::from(self.served()))
+    }
+
+    /// Whether part of a request head has arrived, and not the whole.
+    pub(super) fn set_head(&self, unfinished: bool) {
+        self.head.store(unfinished, Ordering::Relaxed);
+    }
+
+    pub(super) fn head(&self) -> bool {
+        self.head.load(Ordering::Relaxed)
+    }
+
+    /// The socket took bytes.
+    pub(super) fn wrote(&self) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.blocked.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether bytes wait for the socket.
+    pub(super) fn set_blocked(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    pub(super) fn blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// How often the socket took bytes.
+    pub(super) fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// From now on answers announce the end of the connection.
+    pub(super) fn set_closing(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// The client sends more control frames than anybody honest does.
+    pub(super) fn set_flooded(&self) {
+        self.flooded.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn flooded(&self) -> bool {
+        self.flooded.load(Ordering::Relaxed)
+    }
+}
+
+/// An exchange under way.
+#[derive(Debug)]
+pub(super) struct OpenExchange(Arc<Activity>);
+
+impl OpenExchange {
+    pub(super) fn activity(&self) -> &Activity {
+        &self.0
+    }
+}
+
+impl Drop for OpenExchange {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let lived = clock::now().saturating_duration_since(self.0.started);
+            let millis = u64::try_from(lived.as_millis()).unwrap_or(u64::MAX);
+            self.0.idle_since.store(millis, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! From a socket to requests: binds, accepts, shakes hands, chooses the protocol, and ends whatever takes too long.
+//!
+//! hyper speaks HTTP; everything that bounds a connection in time and number is ours and stands here: `caps`
+//! count connections, `watch` holds the deadlines of one connection, `io` sees its bytes, `frames` its h2 frames. What a
+//! request means is left to the [`Handler`]; how long its body may take is left to `types::body`.
+
+mod accept;
+mod activity;
+mod caps;
+mod connection;
+mod drain;
+mod exchange;
+mod frames;
+mod gateway;
+mod io;
+mod listener;
+mod sniff;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+
+use crate::snapshot::ListenerLimits;
+use crate::types::{BodyError, ConnFacts};
+
+pub use accept::accept;
+pub use drain::{Drain, Stage};
+pub use listener::{Listener, bind, open, probe};
+
+/// What a connection is served with; one per worker.
+pub trait Handler: Send + Sync + 'static {
+    /// The body of an answer.
+    type Body: http_body::Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static;
+
+    /// Answers one request. A panic in here ends this request alone, see [`Handler::panicked`].
+    fn handle(
+        self: Arc<Self>,
+        conn: Arc<ConnFacts>,
+        request: http::Request<Incoming>,
+    ) -> impl Future<Output = http::Response<Self::Body>> + Send;
+
+    /// The answer to a request whose handling panicked.
+    fn panicked(&self, conn: &ConnFacts) -> http::Response<Self::Body>;
+
+    /// The limits in force for new connections of `listener`.
+    fn limits(&self, listener: usize) -> Arc<ListenerLimits>;
+
+    /// The TLS configuration for new connections of `listener`; `None` only if the listener is meant to be cleartext.
+    fn tls(&self, listener: usize) -> Option<Arc<rustls::ServerConfig>>;
+
+    /// Whether `peer` is a trusted proxy of `listener`; its connections do not count against the cap per address.
+    fn trusts(&self, listener: usize, peer: IpAddr) -> bool;
+
+    /// Called for everything that should be counted and that no request tells of.
+    fn note(&self, listener: usize, event: Event);
+}
+
+/// What happened to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A connection was accepted.
+    Accepted,
+    /// `accept` failed for want of file descriptors or memory; the listener pauses.
+    AcceptFailed,
+    /// A connection was closed at once: its address holds as many as it may.
+    PerIpCap,
+    /// The TLS handshake failed.
+    HandshakeFailed,
+    /// The TLS handshake took too long.
+    HandshakeTimeout,
+    /// A request head took too long, or never came.
+    HeadTimeout,
+    /// A request head was malformed or too large, and was answered before any handler saw it.
+    BadHead,
+    /// The connection was idle for too long.
+    IdleTimeout,
+    /// The client did not take the bytes of a response.
+    WriteStalled,
+    /// The client sent too many control frames or resets.
+    Flooded,
+    /// The connection had served long enough, or often enough.
+    Retired,
+    /// The connection was ended because the gateway stops.
+    Drained,
+    /// The handling of a request panicked.
+    Panicked,
+}
+
+impl Event {
+    /// All events.
+    pub const ALL: &'static [Self] = &[
+        Self::Accepted,
+        Self::AcceptFailed,
+        Self::PerIpCap,
+        Self::HandshakeFailed,
+        Self::HandshakeTimeout,
+        Self::HeadTimeout,
+        Self::BadHead,
+        Self::IdleTimeout,
+        Self::WriteStalled,
+        Self::Flooded,
+        Self::Retired,
+        Self::Drained,
+        Self::Panicked,
+    ];
+
+    /// The label of the metric.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::AcceptFailed => "accept_failed",
+            Self::PerIpCap => "per_ip_cap",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::HeadTimeout => "head_timeout",
+            Self::BadHead => "bad_head",
+            Self::IdleTimeout => "idle_timeout",
+            Self::WriteStalled => "write_stalled",
+            Self::Flooded => "flooded",
+            Self::Retired => "retired",
+            Self::Drained => "drained",
+            Self::Panicked => "panicked",
+        }
+    }
+}

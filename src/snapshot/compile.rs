@@ -1,0 +1,482 @@
+//! `Config` to `Snapshot`: every room compiles its part, every mistake is collected.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use http::StatusCode;
+use http::header::HeaderValue;
+
+use super::Snapshot;
+use super::policy::{Action, Answer, Policy};
+use super::{Listener, ListenerLimits};
+use crate::authn::{Authn, Authorities};
+use crate::authz;
+use crate::client_ip::Trust;
+use crate::config::{self, Auth, Config, ConfigError, KeyPath, Problems};
+use crate::cors::Cors;
+use crate::limit::Limit;
+use crate::route::{HeadCaps, RouteMatch, Table};
+use crate::telemetry::metrics::AuthMetrics;
+use crate::telemetry::{Metrics, log};
+use crate::tls;
+use crate::transform::{IdentityNames, Plan};
+use crate::upstream::Cluster;
+
+impl Snapshot {
+    /// Compiles `config`. Live state is carried over from `previous` where its configuration is unchanged.
+    ///
+    /// # Errors
+    /// Every mistake there is, not the first one alone.
+    pub fn compile(
+        config: &Arc<Config>,
+        previous: Option<&Self>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, Vec<ConfigError>> {
+        let mut problems = Problems::default();
+        let snapshot = Compiler {
+            config,
+            previous,
+            metrics,
+            problems: &mut problems,
+        }
+        .run();
+        if problems.is_empty() {
+            Ok(snapshot)
+        } else {
+            Err(problems.into_errors())
+        }
+    }
+}
+
+struct Compiler<'a> {
+    config: &'a Arc<Config>,
+    previous: Option<&'a Snapshot>,
+    metrics: &'a Arc<Metrics>,
+    problems: &'a mut Problems,
+}
+
+impl Compiler<'_> {
+    fn run(mut self) -> Snapshot {
+        self.demand_something_to_serve();
+        self.keep_what_cannot_change();
+        let limits = self.limits();
+        let clusters = self.clusters();
+        let authorities = Authorities::compile(
+            self.config,
+            &clusters,
+            self.previous.map(|previous| &previous.authorities),
+            self.problems,
+        );
+        let listeners = self.listeners(&limits);
+        let routes = self.routes(&listeners, &limits, &clusters, &authorities);
+        Snapshot {
+            generation: self.previous.map_or(1, |previous| previous.generation + 1),
+            identity: IdentityNames::compile(self.config),
+            max_in_flight: self.config.max_in_flight,
+            unrouted: self.metrics.route("", ""),
+            config: Arc::clone(self.config),
+            listeners,
+            routes: Table::new(routes),
+            clusters,
+            authorities,
+            limits,
+        }
+    }
+
+    fn demand_something_to_serve(&mut self) {
+        let level = KeyPath::root().key("log").key("level");
+        log::check_level(&self.config.log.level, &level, self.problems);
+        if self.config.listen.is_empty() {
+            self.problems.push_with_help(
+                &KeyPath::root(),
+                "there is no listener",
+                Some("add `[listen.public]` with `bind = [\"[::]:443\"]`".to_owned()),
+            );
+        }
+    }
+
+    /// Sockets and threads are made once; a reload that would change them is refused, not half obeyed.
+    fn keep_what_cannot_change(&mut self) {
+        let Some(previous) = self.previous else {
+            return;
+        };
+        let (before, now) = (&previous.config, self.config);
+        let restart = "needs a restart; the running configuration stays in force";
+        if before.workers != now.workers {
+            self.problems.push(
+                &KeyPath::root().key("workers"),
+                format!("changing `workers` {restart}"),
+            );
+        }
+        if before.admin != now.admin {
+            self.problems.push(
+                &KeyPath::root().key("admin"),
+                format!("changing `[admin]` {restart}"),
+            );
+        }
+        if before.log != now.log {
+            self.problems.push(
+                &KeyPath::root().key("log"),
+                format!("changing `[log]` {restart}"),
+            );
+        }
+        let path = KeyPath::root().key("listen");
+        for name in before
+            .listen
+            .keys()
+            .filter(|name| !now.listen.contains_key(*name))
+        {
+            self.problems
+                .push(&path, format!("removing the listener `{name}` {restart}"));
+        }
+        for (name, listen) in &now.listen {
+            match before.listen.get(name) {
+                None => self
+                    .problems
+                    .push(&path.key(name), format!("adding a listener {restart}")),
+                Some(old) if old.bind != listen.bind => {
+                    self.problems.push(
+                        &path.key(name).key("bind"),
+                        format!("changing `bind` {restart}"),
+                    );
+                }
+                Some(old) if old.tls.is_some() != listen.tls.is_some() => {
+                    let message = format!("switching TLS on or off {restart}");
+                    self.problems.push(&path.key(name).key("tls"), message);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn limits(&mut self) -> BTreeMap<String, Arc<Limit>> {
+        let path = KeyPath::root().key("limit");
+        let mut limits = BTreeMap::new();
+        for (name, limit) in &self.config.limit {
+            let previous = self.previous.and_then(|previous| previous.limits.get(name));
+            let compiled = Limit::compile(name, limit, &path.key(name), previous, self.problems);
+            limits.extend(compiled.map(|limit| (name.clone(), limit)));
+        }
+        limits
+    }
+
+    fn clusters(&mut self) -> BTreeMap<String, Arc<Cluster>> {
+        let path = KeyPath::root().key("upstream");
+        let mut clusters = BTreeMap::new();
+        for (name, upstream) in &self.config.upstream {
+            let previous = self
+                .previous
+                .and_then(|previous| previous.clusters.get(name));
+            let compiled =
+                Cluster::compile(name, upstream, &path.key(name), previous, self.problems);
+            clusters.extend(compiled.map(|cluster| (name.clone(), cluster)));
+        }
+        clusters
+    }
+
+    fn listeners(&mut self, limits: &BTreeMap<String, Arc<Limit>>) -> Box<[Listener]> {
+        let path = KeyPath::root().key("listen");
+        let mut listeners = Vec::new();
+        for (name, listen) in &self.config.listen {
+            listeners.extend(self.listener(name, listen, &path.key(name), limits));
+        }
+        listeners.into()
+    }
+
+    fn listener(
+        &mut self,
+        name: &str,
+        listen: &config::Listen,
+        path: &KeyPath,
+        limits: &BTreeMap<String, Arc<Limit>>,
+    ) -> Option<Listener> {
+        if listen.bind.0.is_empty() {
+            self.problems
+                .push(&path.key("bind"), "a listener needs an address");
+        }
+        if listen.redirect_https && listen.tls.is_some() {
+            self.problems.push(
+                &path.key("redirect_https"),
+                "this listener speaks https already",
+            );
+        }
+        let tls = match &listen.tls {
+            Some(tls) => {
+                let previous = self.previous.and_then(|previous| previous.tls_of(name));
+                Some(tls::Termination::compile(
+                    tls,
+                    &path.key("tls"),
+                    previous,
+                    self.problems,
+                )?)
+            }
+            None => None,
+        };
+        let limits = self.named_limits(&listen.limits, &path.key("limits"), limits);
+        for (index, limit) in limits
+            .iter()
+            .enumerate()
+            .filter(|(_, limit)| limit.needs_principal())
+        {
+            let message = format!(
+                "`{}` counts callers, who are not known before routing",
+                limit.name()
+            );
+            self.problems
+                .push(&path.key("limits").index(index), message);
+        }
+        Some(Listener {
+            name: Arc::from(name),
+            trust: Trust::compile(listen),
+            caps: HeadCaps::compile(listen),
+            conn: Arc::new(ListenerLimits::compile(listen)),
+            body_patience: (listen.body_timeout.0, listen.body_min_rate.0),
+            metrics: self.metrics.listener(name),
+            tls,
+            limits: limits.into(),
+            redirect_https: listen.redirect_https,
+            unrouted: self.metrics.route(name, ""),
+        })
+    }
+
+    fn named_limits(
+        &mut self,
+        names: &[String],
+        path: &KeyPath,
+        limits: &BTreeMap<String, Arc<Limit>>,
+    ) -> Vec<Arc<Limit>> {
+        let mut found = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            match limits.get(name) {
+                Some(limit) => found.push(Arc::clone(limit)),
+                // A limit that is defined and wrong has been reported where it is defined.
+                None if self.config.limit.contains_key(name) => {}
+                None => self.problems.unknown_name(
+                    &path.index(index),
+                    "limit",
+                    name,
+                    self.config.limit.keys().map(String::as_str),
+                ),
+            }
+        }
+        found
+    }
+
+    fn routes(
+        &mut self,
+        listeners: &[Listener],
+        limits: &BTreeMap<String, Arc<Limit>>,
+        clusters: &BTreeMap<String, Arc<Cluster>>,
+        authorities: &Authorities,
+    ) -> Vec<(RouteMatch, Arc<Policy>)> {
+        let names: Vec<Arc<str>> = self
+            .config
+            .listen
+            .keys()
+            .map(|name| Arc::from(&**name))
+            .collect();
+        let mut taken = HashSet::new();
+        let mut routes = Vec::new();
+        for (index, route) in self.config.route.iter().enumerate() {
+            let path = KeyPath::root().key("route").index(index);
+            let name = route_name(route, index);
+            if !taken.insert(name.clone()) {
+                self.problems.push(
+                    &path.key("name"),
+                    format!("there are two routes named `{name}`"),
+                );
+            }
+            let matching = RouteMatch::compile(route, &path, &names, self.problems);
+            let parts = Parts {
+                listeners,
+                limits,
+                clusters,
+                authorities,
+            };
+            let policy = self.policy(&name, route, &path, &parts);
+            routes.extend(matching.zip(policy.map(Arc::new)));
+        }
+        routes
+    }
+
+    fn policy(
+        &mut self,
+        name: &str,
+        route: &config::Route,
+        path: &KeyPath,
+        parts: &Parts<'_>,
+    ) -> Option<Policy> {
+        // Each part is compiled before any is found missing, so that all mistakes are told.
+        let authn = Authn::compile(
+            &route.auth,
+            &path.key("auth"),
+            parts.authorities,
+            self.problems,
+        );
+        let authz = authz::Rules::compile(route, path, self.problems);
+        let transform = Plan::compile(route, path, self.problems);
+        let cors = match &route.cors {
+            Some(cors) => Some(Cors::compile(cors, route, &path.key("cors"), self.problems)),
+            None => None,
+        };
+        let action = self.action(route, path, parts);
+        let limits = self.named_limits(&route.limits, &path.key("limits"), parts.limits);
+        let (late, early): (Vec<_>, Vec<_>) = limits
+            .into_iter()
+            .partition(|limit| limit.needs_principal());
+        Some(Policy {
+            name: Arc::from(name),
+            authn: authn?,
+            authz: authz?,
+            cors: match cors {
+                Some(cors) => Some(cors?),
+                None => None,
+            },
+            transform: transform?,
+            action: action?,
+            timeout: route.timeout.0,
+            early_limits: early.into(),
+            late_limits: late.into(),
+            max_body: route.max_body.0,
+            encoded_slash: route.encoded_slash,
+            auth_metrics: self.auth_metrics(&route.auth),
+            upstream_metrics: route
+                .upstream
+                .as_ref()
+                .map(|name| self.metrics.upstream(name)),
+            closed: route.auth == Auth::Deny,
+            metrics: parts
+                .listeners
+                .iter()
+                .map(|listener| self.metrics.route(&listener.name, name))
+                .collect(),
+        })
+    }
+
+    fn auth_metrics(&self, auth: &Auth) -> Box<[(Arc<str>, Arc<AuthMetrics>)]> {
+        let Auth::Rules(rules) = auth else {
+            return Box::default();
+        };
+        let handle = |name: &String| (Arc::from(name.as_str()), self.metrics.auth(name));
+        rules.any.iter().map(handle).collect()
+    }
+
+    fn action(
+        &mut self,
+        route: &config::Route,
+        path: &KeyPath,
+        parts: &Parts<'_>,
+    ) -> Option<Action> {
+        let given = [
+            route.upstream.is_some(),
+            route.redirect.is_some(),
+            route.respond.is_some(),
+        ];
+        let given = given.into_iter().filter(|given| *given).count();
+        if route.auth == Auth::Deny {
+            if given > 0 {
+                self.problems
+                    .push(path, "a closed route has no upstream, redirect or respond");
+            }
+            return Some(Action::Answer(Answer::text(
+                StatusCode::NOT_FOUND,
+                HeaderValue::from_static("text/plain"),
+                String::new(),
+            )));
+        }
+        if given != 1 {
+            self.problems.push(
+                path,
+                "a route needs exactly one of `upstream`, `redirect`, `respond`",
+            );
+            return None;
+        }
+        if let Some(name) = &route.upstream {
+            return self.forward(name, &path.key("upstream"), parts);
+        }
+        if let Some(redirect) = &route.redirect {
+            return self.redirect(redirect, &path.key("redirect"));
+        }
+        route
+            .respond
+            .as_ref()
+            .and_then(|respond| self.respond(respond, &path.key("respond")))
+    }
+
+    fn forward(&mut self, name: &str, path: &KeyPath, parts: &Parts<'_>) -> Option<Action> {
+        let cluster = parts.clusters.get(name);
+        if cluster.is_none() && !self.config.upstream.contains_key(name) {
+            let known = self.config.upstream.keys().map(String::as_str);
+            self.problems.unknown_name(path, "upstream", name, known);
+        }
+        cluster.map(|cluster| Action::Forward(Arc::clone(cluster)))
+    }
+
+    fn redirect(&mut self, redirect: &config::Redirect, path: &KeyPath) -> Option<Action> {
+        let status = StatusCode::from_u16(redirect.status)
+            .ok()
+            .filter(|status| matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308));
+        if status.is_none() {
+            self.problems.push(
+                &path.key("status"),
+                "a redirect is 301, 302, 303, 307 or 308",
+            );
+        }
+        let absolute = redirect.to.starts_with("https://") || redirect.to.starts_with("http://");
+        let local = redirect.to.starts_with('/') && !redirect.to.starts_with("//");
+        let to = HeaderValue::from_str(&redirect.to)
+            .ok()
+            .filter(|_| absolute || local);
+        if to.is_none() {
+            self.problems.push(
+                &path.key("to"),
+                "a redirect leads to a path or to an http(s) URL",
+            );
+        }
+        Some(Action::Answer(Answer::redirect(to?, status?)))
+    }
+
+    fn respond(&mut self, respond: &config::Respond, path: &KeyPath) -> Option<Action> {
+        let status = StatusCode::from_u16(respond.status)
+            .ok()
+            .filter(|status| !status.is_informational());
+        if status.is_none() {
+            self.problems
+                .push(&path.key("status"), "a status is a number from 200 to 999");
+        }
+        let content_type = HeaderValue::from_str(&respond.content_type).ok();
+        if content_type.is_none() {
+            self.problems
+                .push(&path.key("content_type"), "this is no content type");
+        }
+        Some(Action::Answer(Answer::text(
+            status?,
+            content_type?,
+            respond.body.clone(),
+        )))
+    }
+}
+
+/// What a policy is put together from.
+struct Parts<'a> {
+    listeners: &'a [Listener],
+    limits: &'a BTreeMap<String, Arc<Limit>>,
+    clusters: &'a BTreeMap<String, Arc<Cluster>>,
+    authorities: &'a Authorities,
+}
+
+/// The name of a route: its own, or one made from what it matches, or from its position.
+fn route_name(route: &config::Route, index: usize) -> String {
+    if let Some(name) = &route.name {
+        return name.clone();
+    }
+    let first = |many: &Option<config::OneOrMany<String>>| {
+        many.as_ref().and_then(|many| many.0.first().cloned())
+    };
+    let host = first(&route.host).unwrap_or_default();
+    match first(&route.grpc).or_else(|| first(&route.path)) {
+        Some(path) => format!("{host}{path}"),
+        None if host.is_empty() => format!("route-{index}"),
+        None => host,
+    }
+}

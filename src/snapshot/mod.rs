@@ -1,0 +1,92 @@
+//! `Config` made ready to run: names resolved, matchers built, keys loaded. Immutable, and swapped whole by a reload.
+//!
+//! Live state (clusters with their health, limits with their buckets, issuers with their keys) is carried over from the
+//! previous snapshot by name where its configuration is unchanged.
+
+mod compile;
+mod limits;
+mod listener;
+mod policy;
+mod sample;
+mod walk;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::authn::Authorities;
+use crate::config::Config;
+use crate::limit::Limit;
+use crate::route::Table;
+use crate::telemetry::metrics::RouteMetrics;
+use crate::tls;
+use crate::transform::IdentityNames;
+use crate::types::{Reason, Rejection};
+use crate::upstream::Cluster;
+
+pub use limits::ListenerLimits;
+pub use listener::Listener;
+pub use policy::{Action, Answer, Policy};
+pub use walk::Walk;
+
+/// Everything that a request is judged by.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts reloads; 1 for the first snapshot of a process.
+    pub generation: u64,
+    /// What it was compiled from.
+    pub config: Arc<Config>,
+    /// Listeners, sorted by name; `ConnFacts::listener` is the position.
+    pub listeners: Box<[Listener]>,
+    /// Routes.
+    pub routes: Table<Arc<Policy>>,
+    /// Header names that only we may write.
+    pub identity: IdentityNames,
+    /// Upstreams by name.
+    pub clusters: BTreeMap<String, Arc<Cluster>>,
+    /// Issuers and sessions by name.
+    pub authorities: Authorities,
+    /// Limits by name.
+    pub limits: BTreeMap<String, Arc<Limit>>,
+    /// Most exchanges in flight in the process.
+    pub max_in_flight: u32,
+    unrouted: Arc<RouteMetrics>,
+}
+
+impl Snapshot {
+    /// The listener at `position`.
+    ///
+    /// # Errors
+    /// `Internal` for a position that does not exist; listeners are fixed at start, so that would be a defect.
+    pub fn listener(&self, position: usize) -> Result<&Listener, Rejection> {
+        self.listeners
+            .get(position)
+            .ok_or_else(|| Rejection::because(Reason::Internal, "unknown listener"))
+    }
+
+    /// The metrics of requests that match no route of the listener at `position`.
+    #[must_use]
+    pub fn unrouted_metrics(&self, position: usize) -> &Arc<RouteMetrics> {
+        self.listeners
+            .get(position)
+            .map_or(&self.unrouted, |listener| &listener.unrouted)
+    }
+
+    /// How the listener `name` terminates TLS.
+    fn tls_of(&self, name: &str) -> Option<&tls::Termination> {
+        let listener = self
+            .listeners
+            .iter()
+            .find(|listener| &*listener.name == name)?;
+        listener.tls.as_ref()
+    }
+
+    /// What is not ready to serve yet, in words for the readiness probe. Empty: all is.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<String> {
+        let issuers = self.authorities.issuers.values();
+        let issuers = issuers
+            .filter(|issuer| !issuer.is_ready())
+            .map(|issuer| format!("issuer {} has no keys yet", issuer.name()));
+        issuers.collect()
+    }
+}

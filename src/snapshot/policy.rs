@@ -1,0 +1,226 @@
+//! What a route demands of a request and what becomes of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+
+use super::Listener;
+use crate::authn::Authn;
+use crate::authz;
+use crate::client_ip::Client;
+use crate::config::EncodedSlash;
+use crate::cors::Cors;
+use crate::limit::{KeyInputs, Limit};
+use crate::route::Head;
+use crate::telemetry::metrics::{AuthMetrics, RouteMetrics, UpstreamMetrics};
+use crate::transform::Plan;
+use crate::types::body::Bounds;
+use crate::types::{Body, Principal, Reason, Rejection, Response};
+use crate::upstream::Cluster;
+
+/// A route, compiled.
+#[derive(Debug)]
+pub struct Policy {
+    /// Its name, for labels and logs.
+    pub name: Arc<str>,
+    /// Which credentials it accepts.
+    pub authn: Authn,
+    /// Which callers it accepts.
+    pub authz: authz::Rules,
+    /// Cross-origin rules; absent: the backend's own stand.
+    pub cors: Option<Cors>,
+    /// What happens to the request and the response on their way.
+    pub transform: Plan,
+    /// Where the request goes.
+    pub action: Action,
+    /// Longest wait for the first byte of the response.
+    pub timeout: Duration,
+    pub(super) early_limits: Box<[Arc<Limit>]>,
+    pub(super) late_limits: Box<[Arc<Limit>]>,
+    pub(super) max_body: u64,
+    pub(super) encoded_slash: EncodedSlash,
+    pub(super) closed: bool,
+    /// By name of the issuer or session; the first also counts refusals.
+    pub(super) auth_metrics: Box<[(Arc<str>, Arc<AuthMetrics>)]>,
+    pub(super) upstream_metrics: Option<Arc<UpstreamMetrics>>,
+    /// By listener.
+    pub(super) metrics: Box<[Arc<RouteMetrics>]>,
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub enum Action {
+    /// To a cluster.
+    Forward(Arc<Cluster>),
+    /// Nowhere: this is the answer.
+    Answer(Answer),
+}
+
+/// An answer that the gateway gives itself.
+#[derive(Debug)]
+pub struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Policy {
+    /// Whether the route is closed, whoever asks.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// The name of the cluster behind the route.
+    #[must_use]
+    pub fn upstream_name(&self) -> Option<&str> {
+        match &self.action {
+            Action::Forward(cluster) => Some(cluster.name()),
+            Action::Answer(_) => None,
+        }
+    }
+
+    /// The route's metrics on a listener.
+    #[must_use]
+    pub fn metrics(&self, listener: usize) -> Option<&Arc<RouteMetrics>> {
+        self.metrics.get(listener)
+    }
+
+    /// Refuses an encoded slash unless the route keeps them, and everything on a closed route.
+    ///
+    /// # Errors
+    /// `RouteClosed`, `BadTarget`.
+    pub fn check_head(&self, head: &Head) -> Result<(), Rejection> {
+        if self.closed {
+            return Err(Rejection::new(Reason::RouteClosed));
+        }
+        if head.has_encoded_slash() && self.encoded_slash == EncodedSlash::Refuse {
+            return Err(Rejection::because(
+                Reason::BadTarget,
+                "an encoded slash in the path",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Limits on what is known before authentication.
+    ///
+    /// # Errors
+    /// `RateLimited`.
+    pub fn check_early_limits(
+        &self,
+        client: &Client,
+        headers: &HeaderMap,
+    ) -> Result<(), Rejection> {
+        self.check(&self.early_limits, client, headers, None)
+    }
+
+    /// Limits on who the caller is.
+    ///
+    /// # Errors
+    /// `RateLimited`.
+    pub fn check_late_limits(
+        &self,
+        client: &Client,
+        headers: &HeaderMap,
+        principal: &Principal,
+    ) -> Result<(), Rejection> {
+        self.check(&self.late_limits, client, headers, Some(principal))
+    }
+
+    fn check(
+        &self,
+        limits: &[Arc<Limit>],
+        client: &Client,
+        headers: &HeaderMap,
+        principal: Option<&Principal>,
+    ) -> Result<(), Rejection> {
+        let inputs = KeyInputs {
+            ip: client.ip,
+            route: &self.name,
+            headers,
+            principal,
+        };
+        limits.iter().try_for_each(|limit| limit.check(&inputs))
+    }
+
+    /// The metrics of the cluster behind the route.
+    #[must_use]
+    pub fn upstream_metrics(&self) -> Option<&UpstreamMetrics> {
+        self.upstream_metrics.as_deref()
+    }
+
+    /// Counts what authentication said; routes that ask for no credential decide nothing. A refusal cannot be laid at
+    /// the door of one source where several are named: the first stands for all.
+    pub fn count_decision(&self, decision: Result<&Principal, &Rejection>) {
+        let source = |name: &Arc<str>| self.auth_metrics.iter().find(|(source, _)| source == name);
+        match decision {
+            Ok(principal) => {
+                if let Some((_, metrics)) = source(&principal.source) {
+                    metrics.accepted();
+                }
+            }
+            Err(why) => {
+                if let Some((_, metrics)) = self.auth_metrics.first() {
+                    metrics.refused(why.reason());
+                }
+            }
+        }
+    }
+
+    /// Bounds of a request body on this route and listener.
+    #[must_use]
+    pub fn bounds(&self, listener: &Listener) -> Bounds {
+        Bounds {
+            max_bytes: self.max_body,
+            idle: listener.body_patience.0,
+            min_rate: listener.body_patience.1,
+            grace: BODY_GRACE,
+        }
+    }
+
+    /// Dresses every answer of this route, refusals included.
+    pub fn dress(&self, origin: Option<&HeaderValue>, response: &mut Response) {
+        self.transform.dress(response.headers_mut());
+        if let Some(cors) = &self.cors {
+            cors.dress(origin, response.headers_mut());
+        }
+    }
+}
+
+impl Answer {
+    /// The answer, once more.
+    #[must_use]
+    pub fn respond(&self) -> Response {
+        let mut response = Response::new(Body::full(self.body.clone()));
+        *response.status_mut() = self.status;
+        response.headers_mut().clone_from(&self.headers);
+        response
+    }
+
+    pub(super) fn redirect(to: HeaderValue, status: StatusCode) -> Self {
+        Self {
+            status,
+            headers: HeaderMap::from_iter([(LOCATION, to)]),
+            body: Bytes::new(),
+        }
+    }
+
+    pub(super) fn text(status: StatusCode, content_type: HeaderValue, body: String) -> Self {
+        Self {
+            status,
+            headers: HeaderMap::from_iter([(CONTENT_TYPE, content_type)]),
+            body: Bytes::from(body),
+        }
+    }
+}
+
+pub(super) fn moved_to(location: HeaderValue, status: StatusCode) -> Response {
+    Answer::redirect(location, status).respond()
+}
+
+/// How long a slow body is tolerated before its average rate counts.
+const BODY_GRACE: Duration = Duration::from_secs(10);

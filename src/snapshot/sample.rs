@@ -1,0 +1,101 @@
+//! What a scrape reads off the live state that a snapshot holds.
+
+use std::time::Instant;
+
+use super::Snapshot;
+use crate::authn::Issuer;
+use crate::limit::Limit;
+use crate::telemetry::metrics::{
+    CertificateSample, EndpointSample, IssuerSample, LimitSample, Samples, UpstreamSample,
+};
+use crate::upstream::{Cluster, Endpoint};
+
+impl Snapshot {
+    /// Reads every cluster, issuer, limit and certificate.
+    #[must_use]
+    pub fn samples(&self, now: Instant) -> Samples {
+        Samples {
+            upstreams: self
+                .clusters
+                .values()
+                .map(|cluster| upstream(cluster, now))
+                .collect(),
+            issuers: self
+                .authorities
+                .issuers
+                .values()
+                .map(|issuer| issuer_sample(issuer))
+                .collect(),
+            limits: self
+                .limits
+                .values()
+                .map(|limit| limit_sample(limit))
+                .collect(),
+            certificates: self.certificates(),
+            ..Samples::default()
+        }
+    }
+
+    fn certificates(&self) -> Vec<CertificateSample> {
+        let mut samples = Vec::new();
+        for listener in &self.listeners {
+            let ends = listener.tls.iter().flat_map(|tls| tls.not_after());
+            samples.extend(ends.map(|end| CertificateSample {
+                listener: listener.name.clone(),
+                name: end.name.clone(),
+                not_after: std::time::UNIX_EPOCH + std::time::Duration::from_secs(end.unix_seconds),
+            }));
+        }
+        samples
+    }
+}
+
+fn upstream(cluster: &Cluster, now: Instant) -> UpstreamSample {
+    let sum = |of: fn(&Endpoint) -> u64| {
+        cluster
+            .endpoints()
+            .iter()
+            .map(|endpoint| of(endpoint))
+            .sum::<u64>()
+    };
+    let connects = sum(|endpoint| endpoint.connects().count());
+    let failed = sum(|endpoint| endpoint.connect_failures().count());
+    UpstreamSample {
+        upstream: cluster.name().clone(),
+        connects: vec![("ok", connects.saturating_sub(failed)), ("failed", failed)],
+        retries: cluster.retries().count(),
+        endpoints: cluster
+            .endpoints()
+            .iter()
+            .map(|endpoint| EndpointSample {
+                endpoint: endpoint.label().clone(),
+                healthy: endpoint.is_healthy(now),
+                in_flight: u64::from(endpoint.in_flight()),
+                requests: vec![("sent", endpoint.requests().count())],
+            })
+            .collect(),
+    }
+}
+
+fn issuer_sample(issuer: &Issuer) -> IssuerSample {
+    IssuerSample {
+        issuer: issuer.name().clone(),
+        keys: 0,
+        age: issuer.age(),
+        fetches: vec![
+            ("ok", issuer.fetches_ok()),
+            ("failed", issuer.fetches_failed()),
+        ],
+    }
+}
+
+fn limit_sample(limit: &Limit) -> LimitSample {
+    let tally = limit.tally();
+    LimitSample {
+        limit: limit.name().clone(),
+        keys: limit.keys() as u64,
+        allowed: tally.allowed,
+        refused: tally.refused,
+        overflowed: tally.overflowed,
+    }
+}

@@ -1,0 +1,83 @@
+//! Walks a described request through the pure stages, as `vestibule check` does for the `[[test]]` cases.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use http::{HeaderMap, Request};
+
+use super::Snapshot;
+use crate::config::Test;
+use crate::route::Head;
+use crate::types::{ConnFacts, Protocol, Rejection, Scheme};
+
+/// A request that nobody sent.
+#[derive(Debug)]
+pub struct Walk {
+    request: Request<()>,
+    scheme: Scheme,
+    client: IpAddr,
+}
+
+impl Walk {
+    /// Reads a test case.
+    ///
+    /// # Errors
+    /// What is wrong with the case, in words.
+    pub fn of(case: &Test) -> Result<Self, String> {
+        let mut request = Request::builder()
+            .method(case.method.as_str())
+            .uri(&case.url);
+        for (name, value) in &case.headers {
+            request = request.header(name, value);
+        }
+        let request = request
+            .body(())
+            .map_err(|error| format!("bad case: {error}"))?;
+        let scheme = match request.uri().scheme_str() {
+            Some("http") => Scheme::Http,
+            Some("https") => Scheme::Https,
+            _ => return Err("bad case: the url needs http:// or https://".to_owned()),
+        };
+        let client = case.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        Ok(Self {
+            request,
+            scheme,
+            client,
+        })
+    }
+
+    /// The name of the route that serves the request, or the reason code of the refusal, on the first listener of the
+    /// request's scheme.
+    #[must_use]
+    pub fn through(&self, snapshot: &Snapshot) -> String {
+        self.route(snapshot)
+            .unwrap_or_else(|why| why.reason().code().to_owned())
+    }
+
+    fn route(&self, snapshot: &Snapshot) -> Result<String, Rejection> {
+        let wants_tls = self.scheme == Scheme::Https;
+        let position = snapshot
+            .listeners
+            .iter()
+            .position(|listener| listener.tls.is_some() == wants_tls);
+        let position = position.unwrap_or(0);
+        let listener = snapshot.listener(position)?;
+        let peer = SocketAddr::new(self.client, 0);
+        let conn = ConnFacts {
+            listener: position,
+            listener_name: Arc::clone(&listener.name),
+            peer,
+            local: peer,
+            scheme: self.scheme,
+            protocol: Protocol::Http2,
+            server_name: None,
+        };
+        let head = Head::of(&self.request, &conn, &listener.caps)?;
+        let headers: &HeaderMap = self.request.headers();
+        let policy = snapshot
+            .routes
+            .find(position, &head, self.request.method(), headers)?;
+        policy.check_head(&head)?;
+        Ok(policy.name.to_string())
+    }
+}
