@@ -61,7 +61,10 @@ pub fn start(log: &config::Log) -> io::Result<Guard> {
 /// A panic ends one request; its report must not wait for a standard error that nobody reads.
 fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let message = panic.payload_as_str().unwrap_or("(no message)");
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let message = text.unwrap_or("(no message)");
         let place = panic
             .location()
             .map(ToString::to_string)
