@@ -1,0 +1,27 @@
+//! End to end: config, origin, gateway, client; what the client saw, and what the origin saw.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::large_futures,
+    clippy::needless_pass_by_value,
+    clippy::wildcard_imports,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "a test fails where it breaks, and nobody but a test uses it"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside world: they spawn and look at the clock themselves"
+)]
+#![allow(
+    dead_code,
+    reason = "builders are whole, whichever of their words today's topics use"
+)]
+
+mod support;
+
+// Builders among themselves: an origin and a client without a gateway.
+mod builders;
