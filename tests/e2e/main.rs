@@ -25,3 +25,12 @@ mod support;
 
 // Builders among themselves: an origin and a client without a gateway.
 mod builders;
+
+// One honest request, whole: heads, bodies, trailers, streaming, in flight.
+mod life;
+// Identity, hop-by-hop and forwarding headers; trusted proxies; edits.
+mod headers;
+// Canonical paths, hosts and methods; caps of heads.
+mod head;
+// Which route a request finds, and refusals in every dialect.
+mod routing;
