@@ -34,3 +34,5 @@ mod headers;
 mod head;
 // Which route a request finds, and refusals in every dialect.
 mod routing;
+// Bearer tokens: algorithms, forgeries, issuers that fail.
+mod jwt;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -347,6 +348,35 @@ pub async fn hostile(answer: impl Into<Vec<u8>>, then_close: bool) -> SocketAddr
 pub async fn nowhere() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
+}
+
+/// A socket that nobody should connect to.
+pub struct Canary {
+    pub address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Canary {
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+pub async fn silent_counting() -> Canary {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::<AtomicUsize>::default();
+    let counter = Arc::clone(&connections);
+    tokio::spawn(async move {
+        loop {
+            let _ = listener.accept().await.unwrap();
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    Canary {
+        address,
+        connections,
+    }
 }
 
 /// A socket that accepts and says nothing.
