@@ -36,3 +36,11 @@ mod head;
 mod routing;
 // Bearer tokens: algorithms, forgeries, issuers that fail.
 mod jwt;
+// Bursts, keys, addresses, and every way around a limit that does not work.
+mod limits;
+// Logins that live in a cookie.
+mod session;
+// Roles, scopes, claims, networks.
+mod authz;
+// Cross-origin rules.
+mod cors;
