@@ -119,6 +119,7 @@ async fn run(
     policy.check_head(&head)?;
     policy.check_early_limits(&client, request.headers())?;
     if let Some(answer) = preflight(policy, &request)? {
+        exchange.preflight();
         return Ok(answer); // a preflight carries no credentials
     }
     let principal = identify(gateway, policy, &request).await?;
