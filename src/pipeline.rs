@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::Method;
 use http::header::HeaderValue;
 
+use crate::authz;
 use crate::client_ip::Client;
 use crate::cors;
 use crate::exchange::{Desk, Exchange, Ledger};
@@ -125,8 +126,17 @@ async fn run(
     }
     let principal = identify(gateway, policy, &request).await?;
     exchange.principal(&principal);
+    let (method, headers) = (request.method(), request.headers());
+    policy.check_csrf(&principal, &client, &head, method, headers)?;
     policy.check_late_limits(&client, request.headers(), &principal)?;
-    let permit = policy.authz.decide(&principal, client.ip)?;
+    let asked = authz::Asked {
+        client: client.ip,
+        method: request.method(),
+        host: head.host(),
+        path: head.path(),
+        headers: request.headers(),
+    };
+    let permit = policy.authz.decide(&principal, &asked)?;
 
     let cluster = match &policy.action {
         Action::Forward(cluster) => cluster,
@@ -141,6 +151,7 @@ async fn run(
             client: &client,
             head: &head,
             request_id: exchange.id(),
+            wall: clock::wall,
         },
     )?;
     let mut request = Request::from_parts(parts, body);

@@ -32,6 +32,7 @@ pub(super) fn reload(house: &House) -> Result<Reloaded, Vec<ConfigError>> {
     match &outcome {
         Ok(snapshot) => {
             house.shared.snapshot.store(Arc::clone(snapshot));
+            snapshot.save_keys();
             house.metrics.config_in_force(snapshot.generation, wall);
             tracing::info!(generation = snapshot.generation, "reloaded");
         }

@@ -7,6 +7,8 @@
 //! Not here: who the client is (`client_ip`), who the caller is (`authn`), cross-origin headers (`cors`), the choice of
 //! endpoint, protocol and upgrade (`upstream`).
 
+pub mod assertion;
+
 mod compile;
 mod cookies;
 mod forwarded;
@@ -23,13 +25,16 @@ pub mod grpc_web;
 #[cfg(test)]
 mod tests;
 
+use std::time::SystemTime;
+
 use http::Uri;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use crate::client_ip::Client;
 use crate::route::Head;
 use crate::types::{Dialect, Principal, Rejection, Request, Response};
 
+pub use assertion::Signer;
 pub use hop_by_hop::strip_hop_by_hop;
 pub use identity::IdentityNames;
 
@@ -38,6 +43,8 @@ pub use identity::IdentityNames;
 pub struct Plan {
     rewrite: rewrite::Rewrite,
     identity: identity_headers::IdentityHeaders,
+    assertion: Option<assertion::Assertion>,
+    strips_bearer: bool,
     request: headers::Edits,
     response: headers::Edits,
     translates_grpc_web: bool,
@@ -54,6 +61,8 @@ pub struct Facts<'a> {
     pub head: &'a Head,
     /// Our name for the exchange.
     pub request_id: &'a HeaderValue,
+    /// Tells the time, where it is needed.
+    pub wall: fn() -> SystemTime,
 }
 
 impl Plan {
@@ -71,7 +80,7 @@ impl Plan {
     /// The headers must have been through [`IdentityNames::strip`] and [`strip_hop_by_hop`] already.
     ///
     /// # Errors
-    /// `TokenClaims` when the caller's identity cannot be sent unchanged.
+    /// `TokenClaims` when the caller's identity cannot be sent unchanged, or not in a header.
     pub fn request(
         &self,
         parts: &mut http::request::Parts,
@@ -80,6 +89,12 @@ impl Plan {
         forwarded::rewrite(&mut parts.headers, facts)?;
         cookies::join(&mut parts.headers)?;
         self.identity.write(&mut parts.headers, facts.principal)?;
+        if let Some(assertion) = &self.assertion {
+            assertion.write(&mut parts.headers, facts.principal, (facts.wall)())?;
+        }
+        if self.strips_bearer {
+            parts.headers.remove(AUTHORIZATION);
+        }
         self.request.apply(&mut parts.headers);
         parts.uri = Uri::from(facts.head.path_and_query().clone());
         Ok(())

@@ -115,6 +115,7 @@ impl Case {
             client: &client,
             head: rewritten.as_ref().unwrap_or(&head),
             request_id: &HeaderValue::from_static("id-1"),
+            wall: || std::time::SystemTime::UNIX_EPOCH,
         };
         plan.request(&mut parts, &facts)
             .map_err(|why| why.reason())?;
