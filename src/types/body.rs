@@ -1,8 +1,8 @@
 //! One body type for both directions: no boxed trait object per request, frames pass untouched.
 //!
-//! What may ride along, each absent by default and free when absent: a [`Guard`] (size limit and deadlines), a
-//! [`Filter`] (frame translation), a [`Lease`] (the upstream connection that goes back to its pool when the body
-//! has ended) and an [`InFlight`] count.
+//! What may ride along, each absent by default and free when absent: a guard (size limit and deadlines, see [`Bounds`]),
+//! a [`Filter`] (frame translation), a [`Lease`] (the upstream connection that goes back to its pool when the body has
+//! ended) and an [`InFlight`] count.
 
 use std::collections::VecDeque;
 use std::fmt;
