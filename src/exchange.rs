@@ -53,6 +53,8 @@ pub struct Exchange {
     principal: Option<Principal>,
     fate: Option<Arc<Fate>>,
     refusal: Option<Rejection>,
+    /// The answer to a preflight says all there is to say about origins.
+    preflight: bool,
     forwarded: Option<upstream::Facts>,
     status: StatusCode,
     grpc_status: Option<u32>,
@@ -90,6 +92,7 @@ impl Exchange {
             principal: None,
             fate: None,
             refusal: None,
+            preflight: false,
             forwarded: None,
             status: StatusCode::OK,
             grpc_status: None,
@@ -162,6 +165,11 @@ impl Exchange {
         self.forwarded = Some(facts);
     }
 
+    /// Notes that the answer is that to a preflight.
+    pub fn preflight(&mut self) {
+        self.preflight = true;
+    }
+
     /// Notes a refusal and spells it for the caller.
     pub fn refuse(&mut self, why: Rejection) -> Response {
         let id = self.id.to_str().unwrap_or_default();
@@ -183,7 +191,10 @@ impl Exchange {
     /// Dresses every answer of the route, refusals included: header edits, CORS, the request id.
     pub fn dress(&self, response: &mut Response) {
         if let Some(policy) = &self.policy {
-            policy.dress(self.origin.as_ref(), response);
+            policy.edit(response);
+            if !self.preflight {
+                policy.dress(self.origin.as_ref(), response);
+            }
         }
         response.headers_mut().insert(X_REQUEST_ID, self.id.clone());
     }

@@ -119,6 +119,7 @@ async fn run(
     policy.check_head(&head)?;
     policy.check_early_limits(&client, request.headers())?;
     if let Some(answer) = preflight(policy, &request)? {
+        exchange.preflight();
         return Ok(answer); // a preflight carries no credentials
     }
     let principal = identify(gateway, policy, &request).await?;
@@ -301,7 +302,7 @@ impl RequestIds {
     }
 
     fn next(&self) -> HeaderValue {
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let count = scattered(self.count.fetch_add(1, Ordering::Relaxed));
         let mut text = Vec::with_capacity(32);
         for word in [self.worker, count] {
             text.extend(word.to_be_bytes().iter().flat_map(|byte| hex(*byte)));
@@ -309,6 +310,14 @@ impl RequestIds {
         HeaderValue::from_maybe_shared(Bytes::from(text))
             .unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
+}
+
+/// One to one, so ids stay unique, but how many requests came between two of them cannot be read off (the finalizer of
+/// Steele, Lea and Flood's SplitMix).
+fn scattered(count: u64) -> u64 {
+    let count = (count ^ (count >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let count = (count ^ (count >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    count ^ (count >> 31)
 }
 
 fn hex(byte: u8) -> [u8; 2] {
@@ -320,4 +329,21 @@ fn hex(byte: u8) -> [u8; 2] {
         }
     };
     [digit(byte >> 4), digit(byte & 15)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn request_ids_are_32_hex_digits_and_never_repeat() {
+        let ids = RequestIds::new();
+        let made: HashSet<String> = (0..10_000)
+            .map(|_| ids.next().to_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(made.len(), 10_000);
+        let is_id = |id: &String| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(made.iter().all(is_id));
+    }
 }

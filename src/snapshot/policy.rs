@@ -182,9 +182,13 @@ impl Policy {
         }
     }
 
-    /// Dresses every answer of this route, refusals included.
-    pub fn dress(&self, origin: Option<&HeaderValue>, response: &mut Response) {
+    /// Makes the route's edits on an answer; on every one, refusals included.
+    pub fn edit(&self, response: &mut Response) {
         self.transform.dress(response.headers_mut());
+    }
+
+    /// Says on an answer, refusals included, which origins may read it. Not on a preflight's, which has its own words.
+    pub fn dress(&self, origin: Option<&HeaderValue>, response: &mut Response) {
         if let Some(cors) = &self.cors {
             cors.dress(origin, response.headers_mut());
         }
