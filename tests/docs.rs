@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
-use vestibule::config::{self, load};
+use vestibule::config::{self, Config, load};
 use vestibule::server::Event;
-use vestibule::snapshot::Snapshot;
+use vestibule::snapshot::{Snapshot, Walk};
 use vestibule::telemetry::metrics::{
     CertificateSample, EndpointSample, IssuerSample, LimitSample, Samples, UpstreamSample,
 };
@@ -163,16 +163,33 @@ fn completed(snippet: &str) -> Result<String, toml::de::Error> {
     Ok(toml::to_string(&whole).unwrap())
 }
 
-/// What is wrong with a whole configuration; nothing, if all is well.
+/// What is wrong with a whole configuration, its own test cases included; nothing, if all is well.
 fn mistakes(name: &str, text: &str) -> Vec<String> {
     let compiled = load::from_str(name, text).and_then(|loaded| {
-        Snapshot::compile(&Arc::new(loaded.config), None, &Metrics::new()).map(drop)
+        let config = Arc::new(loaded.config);
+        let snapshot = Snapshot::compile(&config, None, &Metrics::new());
+        snapshot
+            .map(|snapshot| (config, snapshot))
+            .map_err(|errors| loaded.sources.locate(errors))
     });
-    compiled
-        .err()
-        .unwrap_or_default()
-        .iter()
-        .map(ToString::to_string)
+    match compiled {
+        Ok((config, snapshot)) => failed_cases(&config, &snapshot),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn failed_cases(config: &Config, snapshot: &Snapshot) -> Vec<String> {
+    let cases = config.test.iter();
+    let outcomes = cases.map(|case| {
+        let outcome = Walk::of(case).map_or_else(|why| why, |walk| walk.through(snapshot));
+        (case, outcome)
+    });
+    outcomes
+        .filter(|(case, outcome)| *outcome != case.expect)
+        .map(|(case, outcome)| {
+            let (method, url, expected) = (&case.method, &case.url, &case.expect);
+            format!("{method} {url}: expected `{expected}`, got `{outcome}`")
+        })
         .collect()
 }
 
@@ -213,6 +230,40 @@ fn the_ten_lines_of_the_readme_are_ten_and_a_whole_configuration() {
     assert!(lines <= 10, "{lines} lines");
     let text = snippet.replace(HOME, &home.path().display().to_string());
     assert_eq!(mistakes("README.md", &text), [""; 0]);
+}
+
+#[test]
+fn every_test_case_of_a_deployment_holds() {
+    let home = tempfile::tempdir().unwrap();
+    furnish(home.path());
+    let mut wrong = Vec::new();
+    for file in shipped_configurations(&root().join("conf/deploy")) {
+        let name = file.display().to_string();
+        let mut text = fs::read_to_string(&file).unwrap();
+        for elsewhere in [HOME, "/run/vestibule", "certs/dev"] {
+            let here = home.path().join(if elsewhere == "certs/dev" {
+                "certs"
+            } else {
+                ""
+            });
+            text = text.replace(elsewhere, here.display().to_string().trim_end_matches('/'));
+        }
+        wrong.extend(mistakes(&name, &text));
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+fn shipped_configurations(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(shipped_configurations(&path));
+        } else if path.extension().is_some_and(|ending| ending == "toml") {
+            found.push(path);
+        }
+    }
+    found
 }
 
 #[test]
@@ -286,7 +337,18 @@ fn the_page_of_metrics_has_every_family_as_it_is_and_no_other() {
             (code(family).to_owned(), (kind.clone(), labels))
         })
         .collect();
-    assert_eq!(written, rendered());
+    let rendered = rendered();
+    let on_page = written
+        .iter()
+        .filter(|(family, facts)| rendered.get(*family) != Some(*facts));
+    let in_code = rendered
+        .iter()
+        .filter(|(family, facts)| written.get(*family) != Some(*facts));
+    let (on_page, in_code): (Vec<_>, Vec<_>) = (on_page.collect(), in_code.collect());
+    assert!(
+        on_page.is_empty() && in_code.is_empty(),
+        "docs/metrics.md says {on_page:?}, the gateway {in_code:?}"
+    );
 }
 
 #[test]
