@@ -7,9 +7,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, ORIGIN, USER_AGENT};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, ORIGIN, USER_AGENT,
+};
 use http::{Method, StatusCode};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 
 use crate::client_ip::Client;
 use crate::route::Head;
@@ -202,6 +204,11 @@ impl Exchange {
     /// Hands the ledger to the body, which closes it.
     #[must_use]
     pub fn attach(mut self, response: Response) -> http::Response<Ledger> {
+        let response = if self.method == Method::HEAD {
+            without_body(response)
+        } else {
+            response
+        };
         self.status = response.status();
         if self.grpc_status.is_none() {
             self.grpc_status = grpc_status(response.headers());
@@ -288,6 +295,19 @@ fn ends_connection(reason: Reason) -> bool {
             | Reason::BadExpectation
             | Reason::Draining
     )
+}
+
+/// The same head with the length that the body would have had: over HTTP/2 nobody else holds a body back, and a client
+/// that gets one in answer to HEAD ends the stream as broken.
+fn without_body(mut response: Response) -> Response {
+    let body = std::mem::take(response.body_mut());
+    let headers = response.headers_mut();
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0)
+        && !headers.contains_key(CONTENT_LENGTH)
+    {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    response
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<u32> {

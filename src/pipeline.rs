@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::Method;
-use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::header::HeaderValue;
 
 use crate::client_ip::Client;
 use crate::cors;
@@ -117,6 +117,7 @@ async fn run(
     let policy = find_route(snapshot, exchange, &head, &request)?;
     exchange.route(policy);
     policy.check_head(&head)?;
+    policy.check_announced_body(request.headers())?;
     policy.check_early_limits(&client, request.headers())?;
     if let Some(answer) = preflight(policy, &request)? {
         exchange.preflight();
@@ -143,7 +144,7 @@ async fn run(
         },
     )?;
     let mut request = Request::from_parts(parts, body);
-    let fate = bound_body(policy, listener, &mut request)?;
+    let fate = request.body_mut().guard(policy.bounds(listener));
     exchange.request_body(fate.as_ref());
     let answer_in = grpc_web::answers_in(request.headers(), exchange.dialect());
     let request = policy.transform.request_body(request, exchange.dialect())?;
@@ -258,24 +259,6 @@ fn rewrite(
         )),
         _ => Ok(rewritten),
     }
-}
-
-/// Refuses a body that announces itself as too large; bounds every other.
-fn bound_body(
-    policy: &Policy,
-    listener: &Listener,
-    request: &mut Request,
-) -> Result<Option<Arc<crate::types::body::Fate>>, Rejection> {
-    let bounds = policy.bounds(listener);
-    let announced = request
-        .headers()
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok())
-        .and_then(|length| length.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > bounds.max_bytes) {
-        return Err(Rejection::new(Reason::BodyTooLarge));
-    }
-    Ok(request.body_mut().guard(bounds))
 }
 
 /// Makes ids that are unique in the fleet for all practical purposes, without a lock or a shared counter.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 
 use super::Listener;
 use crate::authn::Authn;
@@ -102,6 +102,21 @@ impl Policy {
                 Reason::BadTarget,
                 "an encoded slash in the path",
             ));
+        }
+        Ok(())
+    }
+
+    /// Refuses a body that announces itself as too large, before anybody is asked who sends it.
+    ///
+    /// # Errors
+    /// `BodyTooLarge`.
+    pub fn check_announced_body(&self, headers: &HeaderMap) -> Result<(), Rejection> {
+        let announced = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok())
+            .and_then(|length| length.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > self.max_body) {
+            return Err(Rejection::new(Reason::BodyTooLarge));
         }
         Ok(())
     }

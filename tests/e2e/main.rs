@@ -44,3 +44,5 @@ mod session;
 mod authz;
 // Cross-origin rules.
 mod cors;
+// The three identity backends: the shipped examples in front of servers of their shape.
+mod backends;
