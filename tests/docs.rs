@@ -233,11 +233,11 @@ fn the_ten_lines_of_the_readme_are_ten_and_a_whole_configuration() {
 }
 
 #[test]
-fn every_test_case_of_a_deployment_holds() {
+fn every_test_case_of_a_shipped_configuration_holds() {
     let home = tempfile::tempdir().unwrap();
     furnish(home.path());
     let mut wrong = Vec::new();
-    for file in shipped_configurations(&root().join("conf/deploy")) {
+    for file in shipped_configurations(&root().join("conf")) {
         let name = file.display().to_string();
         let mut text = fs::read_to_string(&file).unwrap();
         for elsewhere in [HOME, "/run/vestibule", "certs/dev"] {
