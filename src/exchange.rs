@@ -293,7 +293,6 @@ fn ends_connection(reason: Reason) -> bool {
             | Reason::BodyStalled
             | Reason::BadBody
             | Reason::BadExpectation
-            | Reason::Draining
     )
 }
 
