@@ -46,3 +46,5 @@ mod authz;
 mod cors;
 // The three identity backends: the shipped examples in front of servers of their shape.
 mod backends;
+// Programs that others wrote, installed by tests/peers/install.
+mod peers;
