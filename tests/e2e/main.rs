@@ -46,3 +46,13 @@ mod authz;
 mod cors;
 // The three identity backends: the shipped examples in front of servers of their shape.
 mod backends;
+// Native gRPC: unary, streaming, trailers-only, cancellation, refusals.
+mod grpc;
+// gRPC-Web, translated and passed on.
+mod grpc_web;
+// Bytes that two readers could take apart in two ways, from clients and from origins.
+mod smuggling;
+// Configurations that take over, or do not, while requests pass.
+mod reload;
+// The graceful stop of the real binary, and its signals.
+mod drain;
