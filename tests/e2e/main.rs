@@ -48,3 +48,13 @@ mod cors;
 mod backends;
 // Programs that others wrote, installed by tests/peers/install.
 mod peers;
+// Native gRPC: unary, streaming, trailers-only, cancellation, refusals.
+mod grpc;
+// gRPC-Web, translated and passed on.
+mod grpc_web;
+// Bytes that two readers could take apart in two ways, from clients and from origins.
+mod smuggling;
+// Configurations that take over, or do not, while requests pass.
+mod reload;
+// The graceful stop of the real binary, and its signals.
+mod drain;
