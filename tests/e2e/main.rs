@@ -58,3 +58,19 @@ mod smuggling;
 mod reload;
 // The graceful stop of the real binary, and its signals.
 mod drain;
+// Paths on their way to the backend.
+mod rewrite;
+// Answers that the gateway gives itself.
+mod redirect;
+// Bounds on time and size, of clients and of backends.
+mod timeouts;
+// Certificates by name, ALPN, versions.
+mod tls;
+// Metrics, reasons, access log.
+mod telemetry;
+// Probes, status, reload, and who may not ask.
+mod admin;
+// The commands of the binary and their exit codes.
+mod cli;
+// Every reason code has a test.
+mod refusals;

@@ -476,3 +476,33 @@ async fn hostile_answers_are_502_or_cut_and_never_reused() {
         gateway.settled().await;
     }
 }
+
+#[tokio::test]
+async fn what_the_parser_lets_through_is_refused_by_name() {
+    let house = house().await;
+    for (fields, status, code) in [
+        (
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+            400,
+            "bad_framing",
+        ),
+        ("transfer-encoding: ,chunked\r\n", 400, "bad_framing"),
+        (
+            "transfer-encoding: gzip, chunked\r\n",
+            501,
+            "unsupported_transfer_coding",
+        ),
+    ] {
+        let mut dialogue = raw::open(house.gateway.at("plain")).await;
+        dialogue.send(post_with(fields, "0\r\n\r\n")).await;
+        let heard = dialogue.until_closed().await;
+        assert_eq!(statuses(&heard), [status], "{fields}");
+        let heard = String::from_utf8_lossy(&heard).into_owned();
+        assert!(heard.contains(&format!("\"code\":\"{code}\"")), "{heard}");
+        assert!(
+            heard.to_lowercase().contains("connection: close"),
+            "{heard}"
+        );
+    }
+    assert!(house.recorder.saw().is_empty());
+}
