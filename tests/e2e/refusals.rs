@@ -11,10 +11,6 @@ const UNPROVOKED: &[(&str, &str)] = &[
         "cookies that cannot be joined; but they are made of values that were header values already",
     ),
     (
-        "draining",
-        "a draining gateway accepts no connection, and lets those it has finish their requests",
-    ),
-    (
         "internal",
         "a bug in the gateway: a panic, or a request that could not be made; the units of `server` have it",
     ),
