@@ -26,7 +26,13 @@ pub(crate) struct Entrance {
 impl Entrance {
     /// Starts a gateway of two workers; `conf` is everything but the listeners.
     pub(crate) async fn open(conf: &str) -> Self {
-        let gateway = gateway::conf(&format!("workers = 2\n{conf}")).run().await;
+        Self::open_with(conf, "").await
+    }
+
+    /// With further keys of both listeners.
+    pub(crate) async fn open_with(conf: &str, listen: &str) -> Self {
+        let conf = format!("workers = 2\n{conf}");
+        let gateway = gateway::conf(&conf).listen(listen).run().await;
         Self {
             tls: gateway.at("secure"),
             plain: gateway.at("plain"),

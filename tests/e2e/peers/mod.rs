@@ -13,6 +13,9 @@ mod h2load;
 mod h2spec;
 mod oidc_provider;
 mod program;
+mod promtool;
+mod slowhttptest;
+mod sslscan;
 mod tap;
 
 use vestibule::demo::backend::{self, Backend, Settings};
