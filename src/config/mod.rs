@@ -36,7 +36,7 @@ pub use csrf::{Csrf, CsrfOrigins};
 pub use error::{ConfigError, KeyPath, Problems};
 pub use issuer::{Algorithm, Issuer};
 pub use limit::{Limit, LimitKey};
-pub use listen::{Certificate, KeyPair, Listen, ProxyProtocol, Tls, TlsVersion};
+pub use listen::{Certificate, KeyPair, Listen, Tls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub use route::{
     Bearer, Cors, Edit, Edits, EncodedSlash, GrpcWeb, Publish, Redirect, Respond, Rewrite, Route,

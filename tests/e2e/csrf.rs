@@ -7,6 +7,7 @@ use crate::support::client::{Told, Via, get, post, refused};
 use crate::support::gateway::{Gateway, conf};
 use crate::support::issuer::{self, Issuer};
 use crate::support::origin::{self, Origin, Reply, Speaks};
+use crate::support::pki;
 
 const ROUTES: &str = r#"
     [[route]]
@@ -66,7 +67,7 @@ matrix! {
             assert_eq!(answer.verdict(), refused(403, "csrf_refused"), "{fields:?}");
         }
         assert_eq!(forwarded(&origin), 0);
-        let own = format!("{}://localhost", via.scheme());
+        let own = format!("{}://{}", via.scheme(), pki::HOST);
         for fields in [
             &[][..],
             &[("sec-fetch-site", "same-origin")],
