@@ -86,6 +86,28 @@ pub async fn handle(
     exchange.attach(response)
 }
 
+/// The answer to a head that was refused before it became a request. It is counted and logged as any other.
+pub(crate) fn refuse(
+    gateway: &Gateway,
+    conn: &Arc<ConnFacts>,
+    why: Rejection,
+) -> http::Response<Ledger> {
+    let snapshot = gateway.snapshot();
+    let mut request = Request::new(Body::empty());
+    // What the client sent in its place is in doubt, and the log must not hold it.
+    *request.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
+    let mut exchange = Exchange::open(
+        &gateway.shared.desk,
+        Arc::clone(conn),
+        &snapshot,
+        gateway.ids.next(),
+        &request,
+    );
+    let mut response = exchange.refuse(why);
+    exchange.dress(&mut response);
+    exchange.attach(response)
+}
+
 /// The answer to a request whose handling panicked. Its ledger is gone with it.
 pub(crate) fn panicked(conn: &ConnFacts) -> http::Response<Ledger> {
     tracing::error!(listener = %conn.listener_name, "a request ended in a panic");

@@ -1,9 +1,10 @@
 //! What a connection is doing, as told by those who see it: the socket's bytes, the exchanges.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::h1::Refusal;
 use crate::types::clock;
 
 /// The running notes of one connection. Written from its tasks, all on one thread; the atomics are for `Send` alone.
@@ -20,6 +21,23 @@ pub(super) struct Activity {
     writes: AtomicU64,
     closing: AtomicBool,
     flooded: AtomicBool,
+    overdue: AtomicBool,
+    refusal: OnceLock<Refusal>,
+    switch: AtomicU8,
+    early: AtomicBool,
+}
+
+/// Where an HTTP/1 request for another protocol stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Switch {
+    /// Nobody asked.
+    None,
+    /// Asked, and not answered.
+    Asked,
+    /// The protocol is switched.
+    Done,
+    /// The connection goes on as it was.
+    Declined,
 }
 
 impl Activity {
@@ -36,6 +54,10 @@ impl Activity {
             writes: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             flooded: AtomicBool::new(false),
+            overdue: AtomicBool::new(false),
+            refusal: OnceLock::new(),
+            switch: AtomicU8::new(Switch::None as u8),
+            early: AtomicBool::new(false),
         })
     }
 
@@ -51,7 +73,6 @@ impl Activity {
         if self.worn() {
             self.set_closing();
         }
-        self.head.store(false, Ordering::Relaxed);
         OpenExchange(Arc::clone(self))
     }
 
@@ -133,6 +154,47 @@ impl Activity {
 
     pub(super) fn flooded(&self) -> bool {
         self.flooded.load(Ordering::Relaxed)
+    }
+
+    /// The client has had long enough for its head: it is to be refused.
+    pub(super) fn set_overdue(&self) {
+        self.overdue.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn overdue(&self) -> bool {
+        self.overdue.load(Ordering::Relaxed)
+    }
+
+    /// A head was refused before hyper saw it. The first refusal is the last: nothing is read behind it.
+    pub(super) fn refuse(&self, why: Refusal) {
+        let _ = self.refusal.set(why);
+    }
+
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.refusal.get().copied()
+    }
+
+    /// Notes where the request for another protocol stands. One is under way at most: nothing is read behind it.
+    pub(super) fn set_switch(&self, switch: Switch) {
+        self.switch.store(switch as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn switch(&self) -> Switch {
+        match self.switch.load(Ordering::Relaxed) {
+            1 => Switch::Asked,
+            2 => Switch::Done,
+            3 => Switch::Declined,
+            _ => Switch::None,
+        }
+    }
+
+    /// Bytes came behind a request for another protocol, before it was answered.
+    pub(super) fn set_early(&self) {
+        self.early.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn early(&self) -> bool {
+        self.early.load(Ordering::Relaxed)
     }
 }
 

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
 
-use super::activity::OpenExchange;
+use super::activity::{OpenExchange, Switch};
+use super::h1::Refusal;
 use super::{Event, Handler};
 use crate::types::{BodyError, ConnFacts, Protocol};
 
@@ -21,6 +22,9 @@ pin_project_lite::pin_project! {
     pub(super) struct Isolated<H, F> {
         #[pin]
         handling: Option<F>,
+        refusal: Option<Refusal>,
+        // Whether the client asks for another protocol.
+        switching: bool,
         open: Option<OpenExchange>,
         handler: Arc<H>,
         conn: Arc<ConnFacts>,
@@ -30,12 +34,32 @@ pin_project_lite::pin_project! {
 impl<H, F> Isolated<H, F> {
     pub(super) fn new(
         handling: F,
+        switching: bool,
         open: OpenExchange,
         handler: Arc<H>,
         conn: Arc<ConnFacts>,
     ) -> Self {
         Self {
             handling: Some(handling),
+            refusal: None,
+            switching,
+            open: Some(open),
+            handler,
+            conn,
+        }
+    }
+
+    /// In place of a request whose head was refused.
+    pub(super) fn refused(
+        why: Refusal,
+        open: OpenExchange,
+        handler: Arc<H>,
+        conn: Arc<ConnFacts>,
+    ) -> Self {
+        Self {
+            handling: None,
+            refusal: Some(why),
+            switching: false,
             open: Some(open),
             handler,
             conn,
@@ -52,10 +76,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut me = self.project();
-        let polled = catch(|| match me.handling.as_mut().as_pin_mut() {
-            Some(handling) => handling.poll(cx),
-            None => Poll::Pending,
-        });
+        let refused = me.refusal.is_some();
+        let polled = catch(
+            || match (me.refusal.take(), me.handling.as_mut().as_pin_mut()) {
+                (Some(why), _) => Poll::Ready(me.handler.refuse(me.conn, why.into_rejection())),
+                (None, Some(handling)) => handling.poll(cx),
+                (None, None) => Poll::Pending,
+            },
+        );
         let mut response = match polled {
             Ok(polled) => ready!(polled),
             Err(_) => {
@@ -67,12 +95,20 @@ where
         };
         let open = me.open.take();
         if me.conn.protocol == Protocol::Http1
-            && open.as_ref().is_some_and(|open| open.activity().closing())
             && !response.status().is_informational()
+            && let Some(open) = &open
         {
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+            let early = *me.switching && decline(open, cx);
+            if refused || early || open.activity().closing() {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+        } else if *me.switching
+            && response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(open) = &open
+        {
+            open.activity().set_switch(Switch::Done);
         }
         Poll::Ready(Ok(response.map(|body| Counted {
             body,
@@ -81,6 +117,15 @@ where
             listener: me.conn.listener,
         })))
     }
+}
+
+/// Tells that the protocol stays as it is. Whether bytes of the other one have come already: they are neither passed on
+/// nor read as a request.
+fn decline(open: &OpenExchange, cx: &Context<'_>) -> bool {
+    open.activity().set_switch(Switch::Declined);
+    // hyper may have been told that there is nothing to read.
+    cx.waker().wake_by_ref();
+    open.activity().early()
 }
 
 /// A response body; the exchange is over when it is dropped.

@@ -1,8 +1,9 @@
 //! From a socket to requests: binds, accepts, shakes hands, chooses the protocol, and ends whatever takes too long.
 //!
 //! hyper speaks HTTP; everything that bounds a connection in time and number is ours and stands here: `caps`
-//! count connections, `watch` holds the deadlines of one connection, `io` sees its bytes, `frames` its h2 frames. What a
-//! request means is left to the [`Handler`]; how long its body may take is left to `types::body`.
+//! count connections, `watch` holds the deadlines of one connection, `io` sees its bytes, `h1` refuses what hyper's
+//! parser would overlook in HTTP/1, `frames` counts h2 frames. What a request means is left to the [`Handler`]; how long
+//! its body may take is left to `types::body`.
 
 mod accept;
 mod activity;
@@ -12,6 +13,7 @@ mod drain;
 mod exchange;
 mod frames;
 mod gateway;
+pub mod h1;
 mod io;
 mod listener;
 mod sniff;
@@ -28,7 +30,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 
 use crate::snapshot::ListenerLimits;
-use crate::types::{BodyError, ConnFacts};
+use crate::types::{BodyError, ConnFacts, Rejection};
 
 pub use accept::accept;
 pub use drain::{Drain, Stage};
@@ -45,6 +47,9 @@ pub trait Handler: Send + Sync + 'static {
         conn: Arc<ConnFacts>,
         request: http::Request<Incoming>,
     ) -> impl Future<Output = http::Response<Self::Body>> + Send;
+
+    /// The answer to a request that must not be handled: its head was refused, and `why` is all that is known of it.
+    fn refuse(&self, conn: &Arc<ConnFacts>, why: Rejection) -> http::Response<Self::Body>;
 
     /// The answer to a request whose handling panicked.
     fn panicked(&self, conn: &ConnFacts) -> http::Response<Self::Body>;
@@ -77,7 +82,7 @@ pub enum Event {
     HandshakeTimeout,
     /// A request head took too long, or never came.
     HeadTimeout,
-    /// A request head was malformed or too large, and was answered before any handler saw it.
+    /// A request head was malformed or too large, and was refused before any handler saw it.
     BadHead,
     /// The connection was idle for too long.
     IdleTimeout,
