@@ -7,9 +7,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, ORIGIN, USER_AGENT};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, ORIGIN, USER_AGENT,
+};
 use http::{Method, StatusCode};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 
 use crate::client_ip::Client;
 use crate::route::Head;
@@ -53,6 +55,8 @@ pub struct Exchange {
     principal: Option<Principal>,
     fate: Option<Arc<Fate>>,
     refusal: Option<Rejection>,
+    /// The answer to a preflight says all there is to say about origins.
+    preflight: bool,
     forwarded: Option<upstream::Facts>,
     status: StatusCode,
     grpc_status: Option<u32>,
@@ -90,6 +94,7 @@ impl Exchange {
             principal: None,
             fate: None,
             refusal: None,
+            preflight: false,
             forwarded: None,
             status: StatusCode::OK,
             grpc_status: None,
@@ -162,6 +167,11 @@ impl Exchange {
         self.forwarded = Some(facts);
     }
 
+    /// Notes that the answer is that to a preflight.
+    pub fn preflight(&mut self) {
+        self.preflight = true;
+    }
+
     /// Notes a refusal and spells it for the caller.
     pub fn refuse(&mut self, why: Rejection) -> Response {
         let id = self.id.to_str().unwrap_or_default();
@@ -183,7 +193,10 @@ impl Exchange {
     /// Dresses every answer of the route, refusals included: header edits, CORS, the request id.
     pub fn dress(&self, response: &mut Response) {
         if let Some(policy) = &self.policy {
-            policy.dress(self.origin.as_ref(), response);
+            policy.edit(response);
+            if !self.preflight {
+                policy.dress(self.origin.as_ref(), response);
+            }
         }
         response.headers_mut().insert(X_REQUEST_ID, self.id.clone());
     }
@@ -191,6 +204,11 @@ impl Exchange {
     /// Hands the ledger to the body, which closes it.
     #[must_use]
     pub fn attach(mut self, response: Response) -> http::Response<Ledger> {
+        let response = if self.method == Method::HEAD {
+            without_body(response)
+        } else {
+            response
+        };
         self.status = response.status();
         if self.grpc_status.is_none() {
             self.grpc_status = grpc_status(response.headers());
@@ -277,6 +295,19 @@ fn ends_connection(reason: Reason) -> bool {
             | Reason::BadExpectation
             | Reason::Draining
     )
+}
+
+/// The same head with the length that the body would have had: over HTTP/2 nobody else holds a body back, and a client
+/// that gets one in answer to HEAD ends the stream as broken.
+fn without_body(mut response: Response) -> Response {
+    let body = std::mem::take(response.body_mut());
+    let headers = response.headers_mut();
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0)
+        && !headers.contains_key(CONTENT_LENGTH)
+    {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    response
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<u32> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::Method;
-use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::header::HeaderValue;
 
 use crate::client_ip::Client;
 use crate::cors;
@@ -139,8 +139,10 @@ async fn run(
     let policy = find_route(snapshot, exchange, &head, &request)?;
     exchange.route(policy);
     policy.check_head(&head)?;
+    policy.check_announced_body(request.headers())?;
     policy.check_early_limits(&client, request.headers())?;
     if let Some(answer) = preflight(policy, &request)? {
+        exchange.preflight();
         return Ok(answer); // a preflight carries no credentials
     }
     let principal = identify(gateway, policy, &request).await?;
@@ -164,7 +166,7 @@ async fn run(
         },
     )?;
     let mut request = Request::from_parts(parts, body);
-    let fate = bound_body(policy, listener, &mut request)?;
+    let fate = request.body_mut().guard(policy.bounds(listener));
     exchange.request_body(fate.as_ref());
     let answer_in = grpc_web::answers_in(request.headers(), exchange.dialect());
     let request = policy.transform.request_body(request, exchange.dialect())?;
@@ -281,24 +283,6 @@ fn rewrite(
     }
 }
 
-/// Refuses a body that announces itself as too large; bounds every other.
-fn bound_body(
-    policy: &Policy,
-    listener: &Listener,
-    request: &mut Request,
-) -> Result<Option<Arc<crate::types::body::Fate>>, Rejection> {
-    let bounds = policy.bounds(listener);
-    let announced = request
-        .headers()
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok())
-        .and_then(|length| length.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > bounds.max_bytes) {
-        return Err(Rejection::new(Reason::BodyTooLarge));
-    }
-    Ok(request.body_mut().guard(bounds))
-}
-
 /// Makes ids that are unique in the fleet for all practical purposes, without a lock or a shared counter.
 #[derive(Debug)]
 struct RequestIds {
@@ -323,7 +307,7 @@ impl RequestIds {
     }
 
     fn next(&self) -> HeaderValue {
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let count = scattered(self.count.fetch_add(1, Ordering::Relaxed));
         let mut text = Vec::with_capacity(32);
         for word in [self.worker, count] {
             text.extend(word.to_be_bytes().iter().flat_map(|byte| hex(*byte)));
@@ -331,6 +315,14 @@ impl RequestIds {
         HeaderValue::from_maybe_shared(Bytes::from(text))
             .unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
+}
+
+/// One to one, so ids stay unique, but how many requests came between two of them cannot be read off (the finalizer of
+/// Steele, Lea and Flood's SplitMix).
+fn scattered(count: u64) -> u64 {
+    let count = (count ^ (count >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let count = (count ^ (count >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    count ^ (count >> 31)
 }
 
 fn hex(byte: u8) -> [u8; 2] {
@@ -342,4 +334,21 @@ fn hex(byte: u8) -> [u8; 2] {
         }
     };
     [digit(byte >> 4), digit(byte & 15)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn request_ids_are_32_hex_digits_and_never_repeat() {
+        let ids = RequestIds::new();
+        let made: HashSet<String> = (0..10_000)
+            .map(|_| ids.next().to_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(made.len(), 10_000);
+        let is_id = |id: &String| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(made.iter().all(is_id));
+    }
 }

@@ -59,6 +59,11 @@ pub trait Filter: Send + Sync {
     /// # Errors
     /// [`BodyError::Malformed`] when the piece breaks the dialect; the body then ends.
     fn push(&mut self, piece: Piece, out: &mut VecDeque<Frame<Bytes>>) -> Result<(), BodyError>;
+
+    /// Whether every byte of data comes out as it went in, so that the length of the body is still what it was.
+    fn keeps_data(&self) -> bool {
+        false
+    }
 }
 
 /// What a [`Filter`] is fed with.
@@ -463,7 +468,11 @@ impl http_body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.filter.is_some() {
+        if self
+            .filter
+            .as_ref()
+            .is_some_and(|filtering| !filtering.filter.keeps_data())
+        {
             return SizeHint::default();
         }
         match &self.source {
