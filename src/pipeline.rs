@@ -2,7 +2,7 @@
 //! once, here. `handle` is infallible: it renders what `run` refuses, in the caller's dialect.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -39,6 +39,8 @@ pub struct Shared {
     pub desk: Arc<Desk>,
     /// Exchanges in flight in the process.
     pub in_flight: Arc<Gauge>,
+    /// Whether the process is above its memory ceiling.
+    pub short_of_memory: AtomicBool,
 }
 
 impl Gateway {
@@ -184,15 +186,21 @@ async fn run(
     Ok(policy.transform.response_body(response, answer_in))
 }
 
-/// Counts the exchange as in flight, unless too many are.
+/// Counts the exchange as in flight, unless too many are, or they hold too much memory. Where memory is short and nobody
+/// holds it, refusing would not free any: one at a time passes, so that the gateway cannot shut itself up for good.
 fn admit(gateway: &Gateway, snapshot: &Snapshot, exchange: &mut Exchange) -> Result<(), Rejection> {
-    let permit = gateway
-        .shared
-        .in_flight
-        .enter(snapshot.max_in_flight)
-        .ok_or_else(|| {
-            Rejection::new(Reason::Overloaded).retry_after(std::time::Duration::from_secs(1))
-        })?;
+    let shared = &gateway.shared;
+    let (most, why) = if shared.short_of_memory.load(Ordering::Relaxed) {
+        (1, "above max_memory")
+    } else {
+        (
+            snapshot.max_in_flight,
+            "max_in_flight requests are under way",
+        )
+    };
+    let permit = shared.in_flight.enter(most).ok_or_else(|| {
+        Rejection::because(Reason::Overloaded, why).retry_after(std::time::Duration::from_secs(1))
+    })?;
     exchange.count(permit);
     Ok(())
 }

@@ -25,11 +25,13 @@ use super::exchange::Isolated;
 use super::frames::Frames;
 use super::h1::{Gate, HeadBounds, STAND_IN_METHOD};
 use super::io::{Reader, Transport};
+use super::pace::Pace;
 use super::sniff::{Prefix, sniff};
+use super::streams::Streams;
 use super::watch::{Verdict, Watch};
 use super::{Drain, Event, Handler, Listener};
 use crate::snapshot::ListenerLimits;
-use crate::types::{ConnFacts, Protocol, Scheme, clock, task};
+use crate::types::{ConnFacts, Protocol, Scheme, clock};
 
 /// A connection that was just accepted.
 pub(super) struct Arrival<H> {
@@ -40,6 +42,7 @@ pub(super) struct Arrival<H> {
     pub(super) peer: SocketAddr,
     pub(super) counted: (Seat, Guest),
     pub(super) drain: Drain,
+    pub(super) pace: Arc<Pace>,
 }
 
 /// Serves the connection until it ends.
@@ -57,7 +60,8 @@ async fn serve_tls<H: Handler>(arrival: Arrival<H>, config: Arc<rustls::ServerCo
         session.set_buffer_limit(Some(TLS_BUFFER));
     });
     // One deadline over the whole handshake, however the ClientHello is cut.
-    let stream = match timeout(arrival.limits.handshake_timeout, accept).await {
+    let handshake = arrival.pace.keep(accept);
+    let stream = match timeout(arrival.limits.handshake_timeout, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(_)) => return handler.note(listener, Event::HandshakeFailed),
         Err(_) => return handler.note(listener, Event::HandshakeTimeout),
@@ -191,7 +195,13 @@ impl<H: Handler> Served<H> {
                     .await
             }
             Protocol::Http2 => {
-                let served = http2_builder(&self.limits).serve_connection(io, service);
+                let streams = Streams {
+                    handler: Arc::clone(&self.handler),
+                    listener: self.conn.listener,
+                    activity: Arc::clone(&activity),
+                    patience: self.limits.write_timeout,
+                };
+                let served = http2_builder(&self.limits, streams).serve_connection(io, service);
                 self.drive(Box::pin(served), &activity).await
             }
         };
@@ -275,7 +285,7 @@ where
     }
 }
 
-impl<I, S, B> Graceful for http2::Connection<I, S, Streams>
+impl<I, S, B, E> Graceful for http2::Connection<I, S, E>
 where
     Self: Future<Output = hyper::Result<()>>,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
@@ -283,7 +293,7 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: http_body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
@@ -309,8 +319,8 @@ fn http1_builder(limits: &ListenerLimits) -> http1::Builder {
     builder
 }
 
-fn http2_builder(limits: &ListenerLimits) -> http2::Builder<Streams> {
-    let mut builder = http2::Builder::new(Streams);
+fn http2_builder<H>(limits: &ListenerLimits, streams: Streams<H>) -> http2::Builder<Streams<H>> {
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams)
@@ -323,20 +333,6 @@ fn http2_builder(limits: &ListenerLimits) -> http2::Builder<Streams> {
         .adaptive_window(false)
         .keep_alive_interval(None);
     builder
-}
-
-/// Runs the streams of h2 connections.
-#[derive(Clone, Copy, Debug)]
-struct Streams;
-
-impl<F> hyper::rt::Executor<F> for Streams
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        drop(task::spawn("h2 stream", stream));
-    }
 }
 
 /// What hyper may read beyond the largest head and target, so that it is the gate which says that a head is too large.

@@ -5,14 +5,14 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
 
-use super::activity::{OpenExchange, Switch};
+use super::activity::{OpenExchange, Step, Switch};
 use super::h1::Refusal;
 use super::{Event, Handler};
 use crate::types::{BodyError, ConnFacts, Protocol};
@@ -85,7 +85,13 @@ where
             },
         );
         let mut response = match polled {
-            Ok(polled) => ready!(polled),
+            Ok(Poll::Pending) => {
+                if let Some(open) = me.open {
+                    open.activity().set_step(Step::Waited);
+                }
+                return Poll::Pending;
+            }
+            Ok(Poll::Ready(response)) => response,
             Err(_) => {
                 // What panicked once may do so again on its way out.
                 let _ = catch(|| me.handling.set(None));
@@ -115,6 +121,9 @@ where
             open,
             handler: Arc::clone(me.handler),
             listener: me.conn.listener,
+            is_http2: me.conn.protocol == Protocol::Http2,
+            rest: Bytes::new(),
+            sent: 0,
         })))
     }
 }
@@ -134,6 +143,57 @@ pub(super) struct Counted<H: Handler> {
     open: Option<OpenExchange>,
     handler: Arc<H>,
     listener: usize,
+    is_http2: bool,
+    /// What is left of a piece that is sent in parts.
+    rest: Bytes,
+    sent: u64,
+}
+
+impl<H: Handler> Counted<H> {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Ok(polled) = catch(|| http_body::Body::poll_frame(Pin::new(&mut self.body), cx)) else {
+            self.handler.note(self.listener, Event::Panicked);
+            return Poll::Ready(Some(Err(BodyError::Malformed(
+                "the handling of the body panicked",
+            ))));
+        };
+        polled
+    }
+
+    /// The next part of `piece`; what is left of it follows.
+    ///
+    /// A stream counts as done once h2 has its last part, whether the client takes that or not, and nobody can reset it
+    /// from then on. So the parts are short, and where the client's windows may be too narrow for one its last byte comes
+    /// alone: h2 asks for that only when all the others are gone.
+    fn part(&mut self, mut piece: Bytes) -> Bytes {
+        let Some(open) = self.open.as_ref().filter(|_| self.is_http2) else {
+            return piece;
+        };
+        let mut len = piece.len().min(LONGEST_PART);
+        if len > 1 && !open.activity().covers(self.sent, len) {
+            len -= 1;
+        }
+        open.activity().spend(len);
+        self.sent += len as u64;
+        let part = piece.split_to(len);
+        self.rest = piece;
+        part
+    }
+
+    fn note(&self, polled: &Poll<Option<Result<Frame<Bytes>, BodyError>>>) {
+        let Some(open) = &self.open else {
+            return;
+        };
+        match polled {
+            Poll::Pending => open.activity().set_step(Step::Waited),
+            Poll::Ready(Some(Ok(frame))) => {
+                open.activity().set_step(Step::Sent);
+                open.activity()
+                    .answered(frame.data_ref().map_or(0, Bytes::len));
+            }
+            Poll::Ready(_) => {}
+        }
+    }
 }
 
 impl<H: Handler> http_body::Body for Counted<H> {
@@ -145,29 +205,37 @@ impl<H: Handler> http_body::Body for Counted<H> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let me = self.get_mut();
-        let Ok(polled) = catch(|| Pin::new(&mut me.body).poll_frame(cx)) else {
-            me.handler.note(me.listener, Event::Panicked);
-            return Poll::Ready(Some(Err(BodyError::Malformed(
-                "the handling of the body panicked",
-            ))));
+        let rest = std::mem::take(&mut me.rest);
+        let mut polled = if rest.is_empty() {
+            me.poll_body(cx)
+        } else {
+            Poll::Ready(Some(Ok(Frame::data(rest))))
         };
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(open) = &me.open
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled
+            && let Some(data) = frame.data_mut()
         {
-            open.activity()
-                .answered(frame.data_ref().map_or(0, Bytes::len));
+            *data = me.part(std::mem::take(data));
         }
+        me.note(&polled);
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        // Asked before the first piece, or by nobody who needs an answer.
+        if self.rest.is_empty() {
+            self.body.size_hint()
+        } else {
+            SizeHint::default()
+        }
     }
 }
+
+/// Bytes that are handed to h2 at once: one frame of the default size.
+const LONGEST_PART: usize = 16 << 10;
 
 fn catch<T>(act: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
     // Nothing that was half done is used again: the future is dropped, the body is not polled further.

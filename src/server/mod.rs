@@ -16,7 +16,9 @@ mod gateway;
 pub mod h1;
 mod io;
 mod listener;
+mod pace;
 mod sniff;
+mod streams;
 mod watch;
 
 #[cfg(test)]
@@ -74,6 +76,8 @@ pub enum Event {
     Accepted,
     /// `accept` failed for want of file descriptors or memory; the listener pauses.
     AcceptFailed,
+    /// As many connections are open as the limit of file descriptors allows; the listeners pause.
+    NoDescriptors,
     /// A connection was closed at once: its address holds as many as it may.
     PerIpCap,
     /// The TLS handshake failed.
@@ -88,6 +92,8 @@ pub enum Event {
     IdleTimeout,
     /// The client did not take the bytes of a response.
     WriteStalled,
+    /// The client did not take the bytes of one HTTP/2 stream, which was reset.
+    StreamStalled,
     /// The client sent too many control frames or resets.
     Flooded,
     /// The connection had served long enough, or often enough.
@@ -103,6 +109,7 @@ impl Event {
     pub const ALL: &'static [Self] = &[
         Self::Accepted,
         Self::AcceptFailed,
+        Self::NoDescriptors,
         Self::PerIpCap,
         Self::HandshakeFailed,
         Self::HandshakeTimeout,
@@ -110,6 +117,7 @@ impl Event {
         Self::BadHead,
         Self::IdleTimeout,
         Self::WriteStalled,
+        Self::StreamStalled,
         Self::Flooded,
         Self::Retired,
         Self::Drained,
@@ -122,6 +130,7 @@ impl Event {
         match self {
             Self::Accepted => "accepted",
             Self::AcceptFailed => "accept_failed",
+            Self::NoDescriptors => "no_descriptors",
             Self::PerIpCap => "per_ip_cap",
             Self::HandshakeFailed => "handshake_failed",
             Self::HandshakeTimeout => "handshake_timeout",
@@ -129,6 +138,7 @@ impl Event {
             Self::BadHead => "bad_head",
             Self::IdleTimeout => "idle_timeout",
             Self::WriteStalled => "write_stalled",
+            Self::StreamStalled => "stream_stalled",
             Self::Flooded => "flooded",
             Self::Retired => "retired",
             Self::Drained => "drained",

@@ -1,5 +1,6 @@
 //! Whole connections over loopback: what a client that misbehaves sees, and when.
 
+mod floods;
 mod framing;
 
 use std::collections::HashMap;
@@ -48,8 +49,8 @@ pub(super) fn limits() -> ListenerLimits {
     }
 }
 
-/// Answers by path: `/` at once, `/gate` when the gate opens, `/body` once it has read one, `/big` with more than any
-/// buffer holds, `/panic` never.
+/// Answers by path: `/` at once, `/gate` when the gate opens, `/body` once it has read one, `/bytes/N` with N bytes,
+/// `/big` with more than any buffer holds, `/panic` never.
 struct Echo {
     limits: Arc<ListenerLimits>,
     tls: Option<Termination>,
@@ -93,7 +94,10 @@ impl Handler for Echo {
                 conn.protocol.as_str(),
                 conn.server_name.as_deref().unwrap_or("-")
             )),
-            _ => Body::full("hello"),
+            path => match path.strip_prefix("/bytes/") {
+                Some(count) => Body::full(vec![b'x'; count.parse().unwrap()]),
+                None => Body::full("hello"),
+            },
         };
         Response::new(body)
     }
@@ -168,6 +172,15 @@ fn run(limits: ListenerLimits) -> Running {
 }
 
 fn run_with(limits: ListenerLimits, tls: Option<Termination>, trusted: bool) -> Running {
+    run_among(limits, tls, trusted, usize::MAX)
+}
+
+fn run_among(
+    limits: ListenerLimits,
+    tls: Option<Termination>,
+    trusted: bool,
+    most_in_process: usize,
+) -> Running {
     let handler = Arc::new(Echo {
         limits: Arc::new(limits),
         tls,
@@ -182,7 +195,7 @@ fn run_with(limits: ListenerLimits, tls: Option<Termination>, trusted: bool) -> 
     let socket = open("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
     let address = socket.local_addr().unwrap();
     let socket = tokio::net::TcpListener::from_std(socket).unwrap();
-    let listener = Listener::new(0, "test");
+    let listener = Listener::new(0, "test", most_in_process);
     let drain = Drain::new();
     drop(task::spawn(
         "accept",
@@ -278,6 +291,9 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const PRIORITY: u8 = 2;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -313,6 +329,7 @@ async fn h2(running: &Running) -> TcpStream {
 struct Seen {
     kind: u8,
     flags: u8,
+    stream: u32,
     payload: Vec<u8>,
 }
 
@@ -326,6 +343,7 @@ async fn next(stream: &mut (impl AsyncRead + Unpin)) -> Option<Seen> {
         Some(Seen {
             kind: header[3],
             flags: header[4],
+            stream: u32::from_be_bytes([header[5], header[6], header[7], header[8]]),
             payload,
         })
     };
@@ -346,6 +364,11 @@ async fn until(stream: &mut (impl AsyncRead + Unpin), kind: u8) -> Seen {
 
 async fn h2_exchange(stream: &mut TcpStream, id: u32, path: &str) -> Vec<u8> {
     send(stream, &request(id, path)).await;
+    body(stream).await
+}
+
+/// The rest of the body of the one stream that is open.
+async fn body(stream: &mut TcpStream) -> Vec<u8> {
     let mut body = Vec::new();
     loop {
         let data = until(stream, DATA).await;
@@ -612,31 +635,6 @@ async fn an_unfinished_header_block_is_closed_although_another_stream_is_open() 
 }
 
 #[tokio::test]
-async fn floods_of_pings_settings_and_resets_end_in_enhance_your_calm() {
-    let ping = |_| frame(PING, 0, 0, b"anyone??");
-    let settings = |_| frame(SETTINGS, 0, 0, &[]);
-    let reset = |round: u32| {
-        let id = 2 * round + 1;
-        let request = request(id, "/gate");
-        [request, frame(RST_STREAM, 0, id, &[0, 0, 0, 8])].concat()
-    };
-    let floods: [&dyn Fn(u32) -> Vec<u8>; 3] = [&ping, &settings, &reset];
-    for (position, flood) in floods.into_iter().enumerate() {
-        let running = run(limits());
-        let (mut reader, mut writer) = h2(&running).await.into_split();
-        let attack = async {
-            for round in 0..5_000 {
-                if writer.write_all(&flood(round)).await.is_err() {
-                    return;
-                }
-            }
-        };
-        let (seen, ()) = tokio::join!(read_all(&mut reader), attack);
-        assert_eq!(farewell(&mut &seen[..]).await, Some(11), "flood {position}");
-    }
-}
-
-#[tokio::test]
 async fn a_bad_preface_after_its_first_line_is_answered_in_h2() {
     let running = run(limits());
     let mut stream = running.connect().await;
@@ -801,6 +799,18 @@ async fn at_the_cap_a_connection_waits_until_another_ends() {
     drop(first);
     let seen = get(&mut second, "/").await;
     assert!(seen.starts_with("HTTP/1.1 200"), "{seen}");
+}
+
+#[tokio::test]
+async fn the_last_descriptors_are_left_to_those_who_are_here() {
+    let running = run_among(limits(), None, false, 1);
+    let mut first = running.connect().await;
+    get(&mut first, "/").await;
+    let mut second = running.connect().await;
+    running.saw(Event::NoDescriptors).await;
+    assert!(get(&mut first, "/").await.starts_with("HTTP/1.1 200"));
+    drop(first);
+    assert!(get(&mut second, "/").await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]

@@ -175,6 +175,8 @@ reasons! {
     TooManyFields = "too_many_fields", REQUEST_HEADER_FIELDS_TOO_LARGE, 8, Client;
     /// A header field is malformed.
     BadField = "bad_field", BAD_REQUEST, 3, Client;
+    /// The method is misspelt.
+    BadMethod = "bad_method", BAD_REQUEST, 3, Client;
     /// The method is not allowed here.
     MethodRefused = "method_refused", METHOD_NOT_ALLOWED, 12, Client;
     /// The host is missing, repeated or malformed.
