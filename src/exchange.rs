@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
@@ -53,6 +53,8 @@ pub struct Exchange {
     metrics: Arc<RouteMetrics>,
     policy: Option<Arc<Policy>>,
     principal: Option<Principal>,
+    /// Whether the request came with a body, read or not.
+    has_body: bool,
     fate: Option<Arc<Fate>>,
     refusal: Option<Rejection>,
     /// The answer to a preflight says all there is to say about origins.
@@ -92,6 +94,7 @@ impl Exchange {
             metrics: Arc::clone(snapshot.unrouted_metrics(conn.listener)),
             policy: None,
             principal: None,
+            has_body: !request.body().is_empty(),
             fate: None,
             refusal: None,
             preflight: false,
@@ -181,9 +184,7 @@ impl Exchange {
             .is_grpc_family()
             .then(|| u32::from(why.reason().grpc_status()));
         if self.conn.protocol == Protocol::Http1 && ends_connection(why.reason()) {
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+            announce_close(&mut response);
         }
         self.metrics.reject(why.reason());
         self.refusal = Some(why);
@@ -199,6 +200,26 @@ impl Exchange {
             }
         }
         response.headers_mut().insert(X_REQUEST_ID, self.id.clone());
+        if self.leaves_body_unread() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            announce_close(response);
+        }
+    }
+
+    /// Reads what nobody wanted of a request body that is on its way, so that the answer does not have to break it off:
+    /// an HTTP/1.1 connection stays fit for use, and HTTP/2 clients that take the reset of a half-sent stream for an
+    /// error (curl before version 8) see the answer.
+    pub async fn discard(&mut self, body: Body) {
+        if self.has_body && self.fate.is_none() && body.discard(DISCARD_FOR).await {
+            self.has_body = false;
+        }
+    }
+
+    /// Whether bytes of this request may still come before the next one. Such a connection is closed after the answer,
+    /// and a client that is not told would lose its next request in it.
+    fn leaves_body_unread(&self) -> bool {
+        self.conn.protocol == Protocol::Http1
+            && self.has_body
+            && !self.fate.as_ref().is_some_and(|fate| fate.ended())
     }
 
     /// Hands the ledger to the body, which closes it.
@@ -227,7 +248,7 @@ impl Exchange {
         }
     }
 
-    fn record(&self, outcome: Outcome, elapsed: std::time::Duration) -> Record<'_> {
+    fn record(&self, outcome: Outcome, elapsed: Duration) -> Record<'_> {
         let head = self.head.as_ref();
         let refusal = self.refusal.as_ref();
         let principal = self
@@ -278,6 +299,15 @@ impl Exchange {
 
 /// Refusals after which nothing more is read from an HTTP/1.1 connection: where the next request starts is in doubt,
 /// or the client is still sending what we will not read.
+/// How long a small body that was sent together with its head may be late.
+const DISCARD_FOR: Duration = Duration::from_millis(100);
+
+fn announce_close(response: &mut Response) {
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
 fn ends_connection(reason: Reason) -> bool {
     matches!(
         reason,
@@ -293,7 +323,6 @@ fn ends_connection(reason: Reason) -> bool {
             | Reason::BodyStalled
             | Reason::BadBody
             | Reason::BadExpectation
-            | Reason::Draining
     )
 }
 

@@ -21,6 +21,9 @@ pub(super) fn execute(path: &Path) -> ExitCode {
     };
     list_routes(&snapshot);
     warn_of_open_doors(&config);
+    for (listener, warning) in snapshot.certificate_warnings() {
+        eprint_line(&format!("warning: listener `{listener}`: {warning}"));
+    }
     let failed = config
         .test
         .iter()

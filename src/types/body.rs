@@ -1,11 +1,12 @@
 //! One body type for both directions: no boxed trait object per request, frames pass untouched.
 //!
-//! What may ride along, each absent by default and free when absent: a [`Guard`] (size limit and deadlines), a
-//! [`Filter`] (frame translation), a [`Lease`] (the upstream connection that goes back to its pool when the body
-//! has ended) and an [`InFlight`] count.
+//! What may ride along, each absent by default and free when absent: a guard (size limit and deadlines, see [`Bounds`]),
+//! a [`Filter`] (frame translation), a [`Lease`] (the upstream connection that goes back to its pool when the body has
+//! ended) and an [`InFlight`] count.
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -89,6 +90,7 @@ pub struct Fate {
     bytes: AtomicU64,
     failure: AtomicU8,
     waiting: AtomicBool,
+    ended: AtomicBool,
 }
 
 /// The way a guarded body failed.
@@ -115,6 +117,12 @@ impl Fate {
     #[must_use]
     pub fn waiting(&self) -> bool {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last byte has been taken from the connection.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// How the body failed, if it did.
@@ -280,6 +288,23 @@ impl Body {
         self
     }
 
+    /// Reads to the end and keeps nothing, within `patience`. Whether the end was reached.
+    pub async fn discard(mut self, patience: Duration) -> bool {
+        let reading = async {
+            loop {
+                let frame = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut self), cx));
+                match frame.await {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => return false,
+                    None => return true,
+                }
+            }
+        };
+        tokio::time::timeout(patience, reading)
+            .await
+            .unwrap_or(false)
+    }
+
     /// Whether no byte will come.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -316,6 +341,7 @@ impl Body {
             }
             Source::Incoming(incoming) => http_body::Body::poll_frame(Pin::new(incoming), cx),
         };
+        self.note_end(&polled);
         let frame = match (polled, &mut self.guard) {
             (Poll::Pending, None) => return Poll::Pending,
             (Poll::Pending, Some(guard)) => {
@@ -338,6 +364,21 @@ impl Body {
         };
         self.settle_lease();
         Poll::Ready(frame)
+    }
+
+    /// A reader that knows the length stops at the last byte, without asking for the end.
+    fn note_end(&self, polled: &Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
+        let (Some(guard), Source::Incoming(incoming)) = (&self.guard, &self.source) else {
+            return;
+        };
+        let ended = match polled {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(_))) => http_body::Body::is_end_stream(incoming),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        };
+        if ended {
+            guard.fate.ended.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Ends the body with `error`; the connection behind it is not fit for another use.

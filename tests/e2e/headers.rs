@@ -397,3 +397,16 @@ async fn an_upgrade_that_no_route_lists_is_an_ordinary_request() {
     let seen = origin.only();
     assert!(!seen.has("upgrade") && !seen.has("http2-settings") && !seen.has("connection"));
 }
+
+matrix! {
+    /// HTTP/2 may cut cookies into fields (RFC 9113 section 8.2.3); a backend must not see only the first.
+    async fn cookies_arrive_as_one(via, speaks) {
+        let origin = origin::speaking(speaks).run().await;
+        let gateway = open_to(&origin).run().await;
+        let answer = gateway.send(via, get("/").header("cookie", "a=1").header("cookie", "b=2; c=3")).await;
+        assert_eq!(answer.status, 200);
+        let seen = origin.only();
+        assert_eq!(seen.all("cookie").join("; "), "a=1; b=2; c=3");
+        assert!(speaks.is_h2() || seen.all("cookie").len() == 1);
+    }
+}

@@ -1,5 +1,7 @@
 //! Bearer tokens: who passes, every way to forge one (behaviour 2.4), and issuers that fail (R11 to R14).
 
+use std::time::Instant;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::Algorithm;
@@ -657,7 +659,7 @@ async fn a_key_that_was_withdrawn_is_refused_once_the_set_is_fetched() {
 #[tokio::test]
 async fn five_thousand_invented_kids_cost_two_fetches() {
     let house = house_with("").await;
-    let before = house.issuer.fetches();
+    let (before, started) = (house.issuer.fetches(), Instant::now());
     let client = house.gateway.connect(Via::H2c).await;
     let forged: Token = house.issuer.token();
     let mut workers = Vec::new();
@@ -682,7 +684,9 @@ async fn five_thousand_invented_kids_cost_two_fetches() {
         worker.await.unwrap();
     }
     let fetched = house.issuer.fetches() - before;
-    assert!(fetched <= 2, "{fetched}");
+    // One may follow every ten seconds, on machines that are so slow.
+    let tens = usize::try_from(started.elapsed().as_secs() / 10).unwrap();
+    assert!(fetched <= 2 + tens, "{fetched}");
     assert_eq!(house.origin.heads(), 20);
     let told = house
         .gateway

@@ -46,3 +46,31 @@ mod authz;
 mod cors;
 // The three identity backends: the shipped examples in front of servers of their shape.
 mod backends;
+// Programs that others wrote, installed by tests/peers/install.
+mod peers;
+// Native gRPC: unary, streaming, trailers-only, cancellation, refusals.
+mod grpc;
+// gRPC-Web, translated and passed on.
+mod grpc_web;
+// Bytes that two readers could take apart in two ways, from clients and from origins.
+mod smuggling;
+// Configurations that take over, or do not, while requests pass.
+mod reload;
+// The graceful stop of the real binary, and its signals.
+mod drain;
+// Paths on their way to the backend.
+mod rewrite;
+// Answers that the gateway gives itself.
+mod redirect;
+// Bounds on time and size, of clients and of backends.
+mod timeouts;
+// Certificates by name, ALPN, versions.
+mod tls;
+// Metrics, reasons, access log.
+mod telemetry;
+// Probes, status, reload, and who may not ask.
+mod admin;
+// The commands of the binary and their exit codes.
+mod cli;
+// Every reason code has a test.
+mod refusals;

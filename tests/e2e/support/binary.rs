@@ -128,8 +128,9 @@ impl Process {
 
     /// `-TERM`, `-HUP`.
     pub fn signal(&self, signal: &str) {
-        let killed = Command::new("kill")
-            .args([signal, &self.child.id().to_string()])
+        // The shell's own, for not every machine has the program.
+        let killed = Command::new("sh")
+            .args(["-c", &format!("kill {signal} {}", self.child.id())])
             .status();
         assert!(killed.unwrap().success());
     }

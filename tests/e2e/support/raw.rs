@@ -83,6 +83,16 @@ impl Dialogue {
         head + &String::from_utf8_lossy(&body)
     }
 
+    /// Reads what is there; whether the other side has ended the connection.
+    pub async fn ended(&mut self) -> bool {
+        let mut bytes = [0; 1024];
+        let pause = std::time::Duration::from_millis(20);
+        match tokio::time::timeout(pause, self.stream.read(&mut bytes)).await {
+            Ok(read) => read.unwrap_or(0) == 0,
+            Err(_) => false,
+        }
+    }
+
     /// Says that nothing more will be sent.
     pub async fn finish(&mut self) -> &mut Self {
         let _ = self.stream.shutdown().await;
