@@ -2,7 +2,7 @@
 //! once, here. `handle` is infallible: it renders what `run` refuses, in the caller's dialect.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -40,6 +40,8 @@ pub struct Shared {
     pub desk: Arc<Desk>,
     /// Exchanges in flight in the process.
     pub in_flight: Arc<Gauge>,
+    /// Whether the process is above its memory ceiling.
+    pub short_of_memory: AtomicBool,
 }
 
 impl Gateway {
@@ -87,6 +89,28 @@ pub async fn handle(
         exchange.discard(request.into_body()).await;
     }
     let mut response = answer.unwrap_or_else(|why| exchange.refuse(why));
+    exchange.dress(&mut response);
+    exchange.attach(response)
+}
+
+/// The answer to a head that was refused before it became a request. It is counted and logged as any other.
+pub(crate) fn refuse(
+    gateway: &Gateway,
+    conn: &Arc<ConnFacts>,
+    why: Rejection,
+) -> http::Response<Ledger> {
+    let snapshot = gateway.snapshot();
+    let mut request = Request::new(Body::empty());
+    // What the client sent in its place is in doubt, and the log must not hold it.
+    *request.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
+    let mut exchange = Exchange::open(
+        &gateway.shared.desk,
+        Arc::clone(conn),
+        &snapshot,
+        gateway.ids.next(),
+        &request,
+    );
+    let mut response = exchange.refuse(why);
     exchange.dress(&mut response);
     exchange.attach(response)
 }
@@ -177,15 +201,21 @@ async fn run(
     Ok(policy.transform.response_body(response, answer_in))
 }
 
-/// Counts the exchange as in flight, unless too many are.
+/// Counts the exchange as in flight, unless too many are, or they hold too much memory. Where memory is short and nobody
+/// holds it, refusing would not free any: one at a time passes, so that the gateway cannot shut itself up for good.
 fn admit(gateway: &Gateway, snapshot: &Snapshot, exchange: &mut Exchange) -> Result<(), Rejection> {
-    let permit = gateway
-        .shared
-        .in_flight
-        .enter(snapshot.max_in_flight)
-        .ok_or_else(|| {
-            Rejection::new(Reason::Overloaded).retry_after(std::time::Duration::from_secs(1))
-        })?;
+    let shared = &gateway.shared;
+    let (most, why) = if shared.short_of_memory.load(Ordering::Relaxed) {
+        (1, "above max_memory")
+    } else {
+        (
+            snapshot.max_in_flight,
+            "max_in_flight requests are under way",
+        )
+    };
+    let permit = shared.in_flight.enter(most).ok_or_else(|| {
+        Rejection::because(Reason::Overloaded, why).retry_after(std::time::Duration::from_secs(1))
+    })?;
     exchange.count(permit);
     Ok(())
 }

@@ -7,6 +7,8 @@ mod admin;
 mod background;
 mod bind;
 mod control;
+mod memory;
+mod open_files;
 mod reload;
 mod worker;
 
@@ -15,6 +17,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -157,6 +160,7 @@ pub fn start(source: Source) -> Result<Running, StartError> {
                 decisions: Arc::new(Decisions::default()),
             }),
             in_flight: Arc::new(Gauge::default()),
+            short_of_memory: AtomicBool::new(false),
         }),
         metrics,
         access_log,
@@ -224,9 +228,10 @@ pub fn command_runtime() -> io::Result<tokio::runtime::Runtime> {
 }
 
 fn listeners(config: &Config) -> Vec<Arc<Listener>> {
+    let most = open_files::most_connections(config);
     let names = config.listen.keys().enumerate();
     names
-        .map(|(position, name)| Listener::new(position, name.as_str()))
+        .map(|(position, name)| Listener::new(position, name.as_str(), most))
         .collect()
 }
 

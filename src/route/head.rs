@@ -126,13 +126,24 @@ impl Head {
     }
 }
 
-/// CONNECT would open a tunnel, TRACE would echo credentials; no route can ask for them.
+/// CONNECT would open a tunnel, TRACE would echo credentials; no route can ask for them. `get` is no method, yet some
+/// backends take it for GET, which a rule about methods would not.
 fn refuse_method(method: &Method) -> Result<(), Rejection> {
     if *method == Method::CONNECT || *method == Method::TRACE {
         return Err(Rejection::new(Reason::MethodRefused));
     }
+    let name = method.as_str();
+    let misspelt = |known: &&str| *known != name && known.eq_ignore_ascii_case(name);
+    if name.bytes().any(|byte| byte.is_ascii_lowercase()) && METHODS.iter().any(misspelt) {
+        return Err(Rejection::new(Reason::BadMethod));
+    }
     Ok(())
 }
+
+/// The methods that everybody knows.
+const METHODS: [&str; 9] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE",
+];
 
 fn refuse_version(version: Version) -> Result<(), Rejection> {
     match version {

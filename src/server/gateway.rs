@@ -9,7 +9,7 @@ use super::{Event, Handler};
 use crate::exchange::Ledger;
 use crate::pipeline::{self, Gateway};
 use crate::snapshot::{Listener, ListenerLimits};
-use crate::types::ConnFacts;
+use crate::types::{ConnFacts, Rejection};
 
 impl Handler for Gateway {
     type Body = Ledger;
@@ -20,6 +20,10 @@ impl Handler for Gateway {
         request: http::Request<Incoming>,
     ) -> http::Response<Ledger> {
         pipeline::handle(&self, conn, request).await
+    }
+
+    fn refuse(&self, conn: &Arc<ConnFacts>, why: Rejection) -> http::Response<Ledger> {
+        pipeline::refuse(self, conn, why)
     }
 
     fn panicked(&self, conn: &ConnFacts) -> http::Response<Ledger> {

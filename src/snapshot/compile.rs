@@ -58,6 +58,7 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn run(mut self) -> Snapshot {
         self.demand_something_to_serve();
+        self.demand_room();
         self.keep_what_cannot_change();
         let limits = self.limits();
         let clusters = self.clusters();
@@ -107,6 +108,22 @@ impl Compiler<'_> {
                 &KeyPath::root(),
                 "there is no listener",
                 Some("add `[listen.public]` with `bind = [\"[::]:443\"]`".to_owned()),
+            );
+        }
+    }
+
+    /// A ceiling below what the gateway needs for itself would refuse everything.
+    fn demand_room(&mut self) {
+        if let Some(most) = self.config.max_memory
+            && most.0 < LEAST_MEMORY
+        {
+            self.problems.push_with_help(
+                &KeyPath::root().key("max_memory"),
+                format!("`{most}` is less than the gateway needs for itself"),
+                Some(
+                    "write 32MiB or more; three quarters of the container's limit are a good start"
+                        .to_owned(),
+                ),
             );
         }
     }
@@ -492,6 +509,9 @@ impl Compiler<'_> {
         )))
     }
 }
+
+/// A gateway with a handful of connections stays below this.
+const LEAST_MEMORY: u64 = 32 << 20;
 
 /// What a policy is put together from.
 struct Parts<'a> {

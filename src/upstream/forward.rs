@@ -403,12 +403,7 @@ fn reason(fault: Fault) -> Reason {
 
 /// The failure of the request body that hyper reports as its own.
 fn body_failure(error: &hyper::Error) -> Option<Failure> {
-    source::<BodyError>(error).map(|error| match error {
-        BodyError::TooLarge => Failure::TooLarge,
-        BodyError::Stalled => Failure::Stalled,
-        BodyError::Malformed(_) => Failure::Malformed,
-        BodyError::Connection(_) => Failure::Connection,
-    })
+    source::<BodyError>(error).map(BodyError::failure)
 }
 
 fn source<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E> {

@@ -25,6 +25,7 @@ pub(super) const MAIN_ONLY: &[&str] = &[
     "include",
     "log",
     "max_in_flight",
+    "max_memory",
     "state_dir",
     "workers",
 ];

@@ -167,7 +167,11 @@ fn tunnels_and_echoes_are_refused() {
         let found = head(Version::HTTP_11, method, "/".parse().unwrap(), &["a"], None);
         assert_eq!(reason(found), Some(Reason::MethodRefused), "{method}");
     }
-    for method in ["get", "PROPFIND"] {
+    for method in ["get", "Post", "CONNECt"] {
+        let found = head(Version::HTTP_2, method, "/".parse().unwrap(), &["a"], None);
+        assert_eq!(reason(found), Some(Reason::BadMethod), "{method}");
+    }
+    for method in ["PROPFIND", "propfind"] {
         let found = head(
             Version::HTTP_2,
             method,
