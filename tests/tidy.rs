@@ -95,6 +95,8 @@ const PURE: &[&str] = &[
     "src/transform",
     "src/authn/extract.rs",
     "src/authn/jwt",
+    "src/authn/jwks/refetch.rs",
+    "src/authn/jwks/plan.rs",
     "src/upstream/balance.rs",
     "src/upstream/outlier.rs",
     "src/upstream/retry.rs",

@@ -30,6 +30,14 @@ pub fn fingerprint(parts: &[&[u8]]) -> Fingerprint {
     whole
 }
 
+/// Hashes one credential. The hot path: one call, nothing allocated.
+#[must_use]
+pub fn token_fingerprint(token: &str) -> Fingerprint {
+    let mut whole = [0; 32];
+    whole.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+    whole
+}
+
 /// A token whose signature and claims were found good.
 #[derive(Debug)]
 pub struct Verified {
@@ -108,4 +116,43 @@ impl fmt::Debug for Tokens {
 /// Parsed claims take several times the bytes they were written with.
 pub(super) fn weight(length: usize) -> u32 {
     u32::try_from(length.saturating_mul(4).saturating_add(1_024)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verified(generation: u64) -> Arc<Verified> {
+        let claims = serde_json::json!({ "exp": 1 });
+        Arc::new(Verified {
+            facts: Arc::default(),
+            window: Window::of(claims.as_object().unwrap()).unwrap(),
+            generation,
+            length: 100,
+        })
+    }
+
+    #[test]
+    fn parts_of_a_fingerprint_do_not_run_into_each_other() {
+        assert_ne!(fingerprint(&[b"ab", b"c"]), fingerprint(&[b"a", b"bc"]));
+        assert_ne!(fingerprint(&[b"abc"]), fingerprint(&[b"abc", b""]));
+    }
+
+    #[test]
+    fn a_token_counts_only_with_the_key_set_that_vouched_for_it() {
+        let tokens = Tokens::new();
+        let token = token_fingerprint("a.b.c");
+        tokens.keep(token, verified(3));
+        assert!(tokens.find(&token, 3).is_some());
+        assert!(tokens.find(&token, 4).is_none());
+        assert!(tokens.find(&token_fingerprint("a.b.d"), 3).is_none());
+        tokens.evict(&token);
+        assert!(tokens.find(&token, 3).is_none());
+    }
+
+    #[test]
+    fn the_weight_of_a_token_grows_with_its_length_and_does_not_wrap() {
+        assert!(weight(8_192) > weight(300));
+        assert_eq!(weight(usize::MAX), u32::MAX);
+    }
 }

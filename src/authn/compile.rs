@@ -11,10 +11,9 @@ use http::Uri;
 use http::uri::PathAndQuery;
 use jsonwebtoken::DecodingKey;
 use parking_lot::Mutex;
-use zeroize::Zeroizing;
 
 use super::cache::{Fingerprint, Tokens, fingerprint};
-use super::issuer::{Issuer, Keys};
+use super::issuer::{Issuer, Keys, report_left_out};
 use super::jwks::fetch::{Location, is_https, is_loopback, is_plain_url};
 use super::jwks::store::Loaded;
 use super::jwks::{KeySet, Remote, Store};
@@ -23,7 +22,9 @@ use super::jwt::verify::{is_hmac, least_secret, self_test};
 use super::jwt::{Mapping, Terms};
 use super::session::{Probe, Proof, Session};
 use super::{Authn, Authorities, Demand};
-use crate::config::{self, Algorithm, Auth, AuthRules, Config, KeyPath, Problems, SecretRef};
+use crate::config::{
+    self, Algorithm, Auth, AuthRules, Config, KeyPath, Problems, Secret, SecretRef,
+};
 use crate::types::clock;
 use crate::upstream::Cluster;
 
@@ -243,7 +244,7 @@ fn secrets(
     if let Some(previous) = previous {
         all.push(previous?);
     }
-    let parts: Vec<&[u8]> = all.iter().map(|secret| secret.as_slice()).collect();
+    let parts: Vec<&[u8]> = all.iter().map(|secret| secret.expose()).collect();
     Some(Keys::Secrets {
         secrets: parts
             .iter()
@@ -258,11 +259,11 @@ fn secret_bytes(
     config: &config::Issuer,
     path: &KeyPath,
     problems: &mut Problems,
-) -> Option<Zeroizing<Vec<u8>>> {
-    let bytes = match read_secret(secret) {
-        Ok(bytes) => bytes,
+) -> Option<Secret> {
+    let secret = match secret.read() {
+        Ok(secret) => secret,
         Err(why) => {
-            problems.push(path, why);
+            problems.push(path, why.to_string());
             return None;
         }
     };
@@ -272,35 +273,14 @@ fn secret_bytes(
         .copied()
         .max_by_key(|one| least_secret(*one));
     let (algorithm, least) = hardest.map_or((Algorithm::HS256, 32), |one| (one, least_secret(one)));
-    if bytes.len() < least {
-        let message = format!(
-            "the secret has {} bytes; {algorithm:?} needs {least}",
-            bytes.len()
-        );
+    let length = secret.expose().len();
+    if length < least {
+        let message = format!("the secret has {length} bytes; {algorithm:?} needs {least}");
         let help = "openssl rand -base64 48".to_owned();
         problems.push_with_help(path, message, Some(help));
         return None;
     }
-    Some(bytes)
-}
-
-/// One trailing line end is not part of a secret.
-fn read_secret(secret: &SecretRef) -> Result<Zeroizing<Vec<u8>>, String> {
-    let mut bytes = Zeroizing::new(match secret {
-        SecretRef::Env(name) => std::env::var_os(name)
-            .ok_or_else(|| format!("the environment has no `{name}`"))?
-            .into_encoded_bytes(),
-        SecretRef::File(file) => {
-            std::fs::read(file).map_err(|why| format!("cannot read `{}`: {why}", file.display()))?
-        }
-    });
-    if bytes.last() == Some(&b'\n') {
-        bytes.pop();
-        if bytes.last() == Some(&b'\r') {
-            bytes.pop();
-        }
-    }
-    Ok(bytes)
+    Some(secret)
 }
 
 fn key_file(
@@ -313,6 +293,7 @@ fn key_file(
         .map_err(|why| format!("cannot read `{}`: {why}", file.display()))
         .and_then(|bytes| {
             let set = KeySet::parse(&bytes, &config.algorithms).map_err(|why| why.to_string())?;
+            report_left_out(&path.to_string(), set.left_out(), &[]);
             Ok((set, Bytes::from(bytes)))
         });
     match read {

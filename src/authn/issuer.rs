@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use jsonwebtoken::DecodingKey;
 use tokio::time::sleep_until;
 
-use super::cache::{Fingerprint, Tokens, Verified};
+use super::cache::{Fingerprint, Tokens, Verified, token_fingerprint};
+use super::jwks::set::LeftOut;
 use super::jwks::store::{Answer, Loaded, State};
 use super::jwks::{Miss, Remote, Store};
 use super::jwt::shape::Jws;
@@ -104,7 +105,7 @@ impl Issuer {
 
     /// Forgets that `token` was verified; it is judged anew when it comes again.
     pub fn evict(&self, token: &str) {
-        self.tokens.evict(&super::token_fingerprint(token));
+        self.tokens.evict(&token_fingerprint(token));
     }
 
     /// Fetches the key set when it is due or asked for, until nobody holds the issuer any more. A second call returns
@@ -143,9 +144,10 @@ impl Issuer {
         let now = clock::now();
         match fetched {
             Ok(fetched) => {
-                for entry in fetched.set.left_out() {
-                    tracing::debug!(issuer = %self.name, "key set: {entry}");
-                }
+                let known = store.current(now);
+                let known = known.as_ref().and_then(|guard| guard.as_ref());
+                let known = known.map_or(&[][..], |loaded| loaded.set.left_out());
+                report_left_out(&self.name, fetched.set.left_out(), known);
                 let count = fetched.set.keys().len();
                 let lost_a_key = store.install(fetched, now);
                 tracing::debug!(issuer = %self.name, keys = count, lost_a_key, "key set fetched");
@@ -180,12 +182,7 @@ impl Issuer {
         shape: Shape<'_>,
         wall: SystemTime,
     ) -> Result<Principal, Rejection> {
-        if !self.algorithms.contains(&shape.jws.header.algorithm) {
-            return Err(refused(
-                Reason::TokenAlgorithm,
-                "the issuer may not sign with this algorithm",
-            ));
-        }
+        self.check_algorithm(&shape.jws)?;
         self.terms.check_type(shape.jws.header.typ.as_deref())?;
         let window = Window::of(&shape.claims)?;
         window.check(wall, self.terms.leeway)?;
@@ -202,8 +199,18 @@ impl Issuer {
         Ok(principal)
     }
 
+    pub(super) fn check_algorithm(&self, jws: &Jws<'_>) -> Result<(), Rejection> {
+        if self.algorithms.contains(&jws.header.algorithm) {
+            return Ok(());
+        }
+        Err(refused(
+            Reason::TokenAlgorithm,
+            "the issuer may not sign with this algorithm",
+        ))
+    }
+
     /// Finds the key and verifies the signature. Returns the generation of the key set that vouched for it.
-    async fn check_signature(&self, jws: &Jws<'_>) -> Result<u64, Rejection> {
+    pub(super) async fn check_signature(&self, jws: &Jws<'_>) -> Result<u64, Rejection> {
         let (remote, store) = match &self.keys {
             Keys::Secrets { secrets, .. } => {
                 return verified(secrets.iter().any(|secret| is_signed_with(secret, jws)), 0);
@@ -283,6 +290,17 @@ impl Issuer {
     }
 }
 
+/// Logs what a key set holds in vain; each entry once, not at every refresh.
+pub(super) fn report_left_out(issuer: &str, left_out: &[LeftOut], known: &[LeftOut]) {
+    for entry in left_out.iter().filter(|entry| !known.contains(entry)) {
+        if entry.why.is_harmless() {
+            tracing::debug!(issuer, "key set: {entry}; left out");
+        } else {
+            tracing::warn!(issuer, "key set: {entry}; left out");
+        }
+    }
+}
+
 /// The verdict of a key set on a signature; `None` when it does not know the `kid` and a newer set might.
 fn check_with(loaded: &Loaded, jws: &Jws<'_>) -> Option<Result<u64, Rejection>> {
     let header = &jws.header;
@@ -333,5 +351,149 @@ impl Drop for Issuer {
         if let Some(store) = self.store() {
             store.wake().notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authn::identify_token;
+    use crate::authn::jwks::KeySet;
+    use crate::authn::jwks::fetch::Fetched;
+    use crate::authn::tests::support::{KEYS, NOW, at, authorities, token_of};
+    use serde_json::json;
+
+    /// Nobody listens on port 1, so that every fetch fails at once.
+    const UNREACHABLE: &str = "[issuer.main]\nurl = \"http://127.0.0.1:1\"\naudiences = [\"x\"]\n";
+
+    #[tokio::test]
+    async fn the_keeping_task_ends_with_its_issuer() {
+        let authorities = authorities(UNREACHABLE);
+        let issuer = Arc::clone(&authorities.issuers["main"]);
+        let kept = Arc::clone(&issuer).keep_fresh();
+        let rest = async move {
+            while issuer.fetches_failed() == 0 {
+                tokio::task::yield_now().await;
+            }
+            assert!(!issuer.is_ready());
+            assert!(issuer.last_error().is_some());
+            drop((issuer, authorities));
+        };
+        tokio::join!(kept, rest);
+    }
+
+    #[tokio::test]
+    async fn a_second_keeping_task_returns_at_once() {
+        let authorities = authorities(UNREACHABLE);
+        let issuer = Arc::clone(&authorities.issuers["main"]);
+        issuer.is_kept_fresh.store(true, Ordering::Release);
+        issuer.keep_fresh().await;
+        assert_eq!(authorities.issuers["main"].fetches_failed(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_was_never_reached_is_503_with_a_time_to_wait() {
+        let authorities = authorities(UNREACHABLE);
+        let issuer = &authorities.issuers["main"];
+        issuer.refresh().await;
+        assert_eq!((issuer.fetches_ok(), issuer.fetches_failed()), (0, 1));
+        let why = issuer.unavailable(clock::now());
+        assert_eq!(why.reason(), Reason::KeysUnavailable);
+        assert!(
+            why.wait()
+                .is_some_and(|wait| wait >= Duration::from_secs(1))
+        );
+    }
+
+    const LOCAL: &str = "http://127.0.0.1:1";
+
+    fn install(issuer: &Issuer, kids: &[&str]) {
+        let keys: Vec<_> = kids.iter().map(|kid| KEYS["p256"].jwk(kid)).collect();
+        let raw = json!({ "keys": keys }).to_string();
+        let set = KeySet::parse(raw.as_bytes(), &issuer.algorithms).unwrap();
+        let fetched = Fetched {
+            set,
+            raw: raw.into(),
+            stated: None,
+        };
+        issuer.store().unwrap().install(fetched, clock::now());
+    }
+
+    async fn judge(issuer: &Arc<Issuer>, kid: &str) -> Result<(), Reason> {
+        let header = json!({ "alg": "ES256", "kid": kid }).to_string();
+        let claims = json!({ "iss": LOCAL, "aud": "x", "sub": "u1", "exp": NOW + 600 });
+        let token = token_of(header, claims.to_string(), "ES256", &KEYS["p256"]);
+        let verdict = identify_token(std::slice::from_ref(issuer), &token, at(NOW)).await;
+        verdict.map(drop).map_err(|why| why.reason())
+    }
+
+    #[tokio::test]
+    async fn an_outage_leaves_known_keys_alone_and_makes_unknown_ones_503() {
+        let issuer = Arc::clone(&authorities(UNREACHABLE).issuers["main"]);
+        assert_eq!(
+            judge(&issuer, "a").await,
+            Err(Reason::KeysUnavailable),
+            "never loaded"
+        );
+        install(&issuer, &["a"]);
+        issuer.refresh().await;
+        assert_eq!(issuer.state(clock::now()), State::Stale);
+        assert_eq!(judge(&issuer, "a").await, Ok(()));
+        let store = issuer.store().unwrap();
+        let wake = store.wake();
+        let outage = async {
+            wake.notified().await;
+            issuer.refresh().await;
+        };
+        let (unknown, ()) = tokio::join!(judge(&issuer, "b"), outage);
+        assert_eq!(unknown, Err(Reason::KeysUnavailable));
+        assert_eq!(
+            judge(&issuer, "c").await,
+            Err(Reason::KeysUnavailable),
+            "at once"
+        );
+        assert_eq!(judge(&issuer, "a").await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_rotation_is_followed_and_the_old_key_refused_in_spite_of_the_cache() {
+        let issuer = Arc::clone(&authorities(UNREACHABLE).issuers["main"]);
+        install(&issuer, &["old"]);
+        assert_eq!(judge(&issuer, "old").await, Ok(()));
+        let wake = issuer.store().unwrap().wake();
+        let rotation = async {
+            wake.notified().await;
+            issuer.store().unwrap().started();
+            install(&issuer, &["old", "new"]);
+        };
+        let (new, ()) = tokio::join!(judge(&issuer, "new"), rotation);
+        assert_eq!(new, Ok(()));
+        assert_eq!(judge(&issuer, "old").await, Ok(()), "still published");
+        install(&issuer, &["new"]);
+        assert_eq!(
+            judge(&issuer, "old").await,
+            Err(Reason::TokenKey),
+            "withdrawn"
+        );
+        assert_eq!(judge(&issuer, "new").await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn random_kids_are_401_at_once_while_the_bucket_is_empty() {
+        let issuer = Arc::clone(&authorities(UNREACHABLE).issuers["main"]);
+        install(&issuer, &["a"]);
+        let wake = issuer.store().unwrap().wake();
+        let fetch = async {
+            wake.notified().await;
+            issuer.store().unwrap().started();
+            install(&issuer, &["a"]);
+        };
+        let (first, ()) = tokio::join!(judge(&issuer, "random"), fetch);
+        assert_eq!(first, Err(Reason::TokenKey));
+        for number in 0..50 {
+            let verdict = judge(&issuer, &format!("random-{number}")).await;
+            assert_eq!(verdict, Err(Reason::TokenKey));
+        }
+        assert_eq!(issuer.fetches_ok(), 2);
     }
 }

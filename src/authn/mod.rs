@@ -15,6 +15,9 @@ pub mod session;
 
 mod compile;
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,7 +28,7 @@ use http::{HeaderMap, StatusCode};
 use crate::types::rejection::Challenge;
 use crate::types::{Principal, Reason, Rejection};
 use crate::upstream::Pools;
-use cache::{Fingerprint, fingerprint};
+use cache::token_fingerprint;
 use extract::{Credential, Wanted};
 use jwt::{Shape, claims, shape};
 
@@ -137,10 +140,6 @@ fn chosen<'i>(issuers: &'i [Arc<Issuer>], shape: &Shape<'_>) -> Result<&'i Issue
         .find(|issuer| stated == Some(issuer.url()))
         .map(AsRef::as_ref)
         .ok_or_else(|| refused(Reason::TokenIssuer, "`iss` is none of the route's issuers"))
-}
-
-fn token_fingerprint(token: &str) -> Fingerprint {
-    fingerprint(&[token.as_bytes()])
 }
 
 fn missing() -> Rejection {

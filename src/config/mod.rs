@@ -32,7 +32,7 @@ pub use auth::{Auth, AuthRules};
 pub use error::{ConfigError, KeyPath, Problems};
 pub use issuer::{Algorithm, Issuer};
 pub use limit::{Limit, LimitKey};
-pub use listen::{Certificate, KeyPair, Listen, ProxyProtocol, Tls, TlsVersion};
+pub use listen::{Certificate, KeyPair, Listen, Tls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub use route::{
     Cors, Edit, Edits, EncodedSlash, GrpcWeb, Redirect, Respond, Rewrite, Route, Test,

@@ -45,6 +45,14 @@ pub enum Unfit {
     Private,
 }
 
+impl Unfit {
+    /// Whether key sets often hold such entries for good reasons.
+    #[must_use]
+    pub fn is_harmless(self) -> bool {
+        matches!(self, Self::OtherUse | Self::Unsupported)
+    }
+}
+
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -10,6 +10,9 @@ pub mod refetch;
 pub mod set;
 pub mod store;
 
+#[cfg(test)]
+mod tests;
+
 pub use fetch::Remote;
 pub use set::{KeySet, KeySetError, Miss};
 pub use store::Store;

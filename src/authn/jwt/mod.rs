@@ -10,6 +10,9 @@ pub mod json;
 pub mod shape;
 pub mod verify;
 
+#[cfg(test)]
+mod fuzz;
+
 pub use claims::{Terms, Window};
 pub use facts::Mapping;
 pub use shape::Shape;

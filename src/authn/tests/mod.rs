@@ -1,0 +1,6 @@
+//! The room as a whole: forged tokens against every line of the rules, public signature vectors, what compiles.
+
+mod compile;
+mod forged;
+pub(crate) mod support;
+mod vectors;
