@@ -74,14 +74,15 @@ impl Plan {
     /// `TokenClaims` when the caller's identity cannot be sent unchanged.
     pub fn request(
         &self,
-        parts: &mut http::request::Parts,
+        request: &mut Request,
         facts: &Facts<'_>,
     ) -> Result<(), Rejection> {
-        forwarded::rewrite(&mut parts.headers, facts)?;
-        cookies::join(&mut parts.headers)?;
-        self.identity.write(&mut parts.headers, facts.principal)?;
-        self.request.apply(&mut parts.headers);
-        parts.uri = Uri::from(facts.head.path_and_query().clone());
+        let headers = request.headers_mut();
+        forwarded::rewrite(headers, facts)?;
+        cookies::join(headers)?;
+        self.identity.write(headers, facts.principal)?;
+        self.request.apply(headers);
+        *request.uri_mut() = Uri::from(facts.head.path_and_query().clone());
         Ok(())
     }
 
@@ -102,12 +103,13 @@ impl Plan {
     ///
     /// # Errors
     /// See [`grpc_web::request()`].
-    pub fn request_body(&self, request: Request, dialect: Dialect) -> Result<Request, Rejection> {
+    pub fn request_body(&self, request: &mut Request, dialect: Dialect) -> Result<(), Rejection> {
         if self.translates_grpc_web && grpc_web::speaks(dialect) {
-            grpc_web::request(request, dialect)
+            *request = grpc_web::request(std::mem::take(request), dialect)?;
         } else {
-            Ok(trailers::admit(request, dialect))
+            trailers::admit(request, dialect);
         }
+        Ok(())
     }
 
     /// Makes the body of a response what the client may see; the other direction of [`Plan::request_body`]. `dialect` is
