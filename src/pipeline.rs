@@ -147,6 +147,7 @@ async fn run(
     policy.transform.request(
         request,
         &transform::Facts {
+            conn: exchange.conn(),
             principal: &principal,
             client: &client,
             head: &head,

@@ -8,7 +8,7 @@ use http::{HeaderMap, Request, Version};
 use super::Snapshot;
 use crate::config::Test;
 use crate::route::Head;
-use crate::types::{ConnFacts, Protocol, Rejection, Scheme};
+use crate::types::{ConnFacts, Protocol, Rejection, Scheme, address_text};
 
 /// A request that nobody sent.
 #[derive(Debug)]
@@ -68,6 +68,7 @@ impl Walk {
             listener: position,
             listener_name: Arc::clone(&listener.name),
             peer,
+            peer_text: address_text(self.client),
             local: peer,
             scheme: self.scheme,
             protocol: Protocol::Http2,

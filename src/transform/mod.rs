@@ -28,7 +28,7 @@ use http::header::{HeaderMap, HeaderValue};
 
 use crate::client_ip::Client;
 use crate::route::Head;
-use crate::types::{Dialect, Principal, Rejection, Request, Response};
+use crate::types::{ConnFacts, Dialect, Principal, Rejection, Request, Response};
 
 pub use hop_by_hop::strip_hop_by_hop;
 pub use identity::IdentityNames;
@@ -46,6 +46,8 @@ pub struct Plan {
 /// What a [`Plan`] says to the upstream about a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
+    /// Over which connection.
+    pub conn: &'a ConnFacts,
     /// Who calls.
     pub principal: &'a Principal,
     /// From where.
@@ -72,13 +74,9 @@ impl Plan {
     ///
     /// # Errors
     /// `TokenClaims` when the caller's identity cannot be sent unchanged.
-    pub fn request(
-        &self,
-        request: &mut Request,
-        facts: &Facts<'_>,
-    ) -> Result<(), Rejection> {
+    pub fn request(&self, request: &mut Request, facts: &Facts<'_>) -> Result<(), Rejection> {
         let headers = request.headers_mut();
-        forwarded::rewrite(headers, facts)?;
+        forwarded::rewrite(headers, facts);
         cookies::join(headers)?;
         self.identity.write(headers, facts.principal)?;
         self.request.apply(headers);

@@ -95,9 +95,7 @@ impl Pools {
     ) -> Result<Response<Bytes>, FetchError> {
         let started = clock::now();
         let mut request = request.map(Body::full);
-        let (response, _) = self
-            .exchange(cluster, &mut request, timeout, None)
-            .await?;
+        let (response, _) = self.exchange(cluster, &mut request, timeout, None).await?;
         let left = timeout.saturating_sub(started.elapsed());
         bounded(left, read_whole(response, cap)).await
     }
