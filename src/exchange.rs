@@ -233,7 +233,7 @@ impl Exchange {
 
     /// Hands the ledger to the body, which closes it.
     #[must_use]
-    pub fn attach(mut self, response: Response) -> http::Response<Ledger> {
+    pub fn attach(mut self: Box<Self>, response: Response) -> http::Response<Ledger> {
         let response = if self.method == Method::HEAD {
             without_body(response)
         } else {
@@ -356,7 +356,7 @@ fn grpc_status(headers: &HeaderMap) -> Option<u32> {
 #[derive(Debug)]
 pub struct Ledger {
     body: Body,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
 }
 
 impl Ledger {

@@ -69,28 +69,33 @@ impl Gateway {
 }
 
 /// Answers one request. The exchange rides on the answer's body and closes at its last byte.
-pub async fn handle(
-    gateway: &Gateway,
+///
+/// The future is moved about while it is young (into a task, for each stream of HTTP/2), so that its size is time: the
+/// request lies in it once, and the stages borrow it.
+pub fn handle(
+    gateway: Arc<Gateway>,
     conn: Arc<ConnFacts>,
     request: http::Request<hyper::body::Incoming>,
-) -> http::Response<Ledger> {
-    let snapshot = gateway.snapshot();
+) -> impl Future<Output = http::Response<Ledger>> + Send {
     let mut request = request.map(Body::incoming);
-    let mut exchange = Exchange::open(
-        &gateway.shared.desk,
-        conn,
-        &snapshot,
-        gateway.ids.next(),
-        &request,
-    );
-    let brief = is_brief(request.headers());
-    let answer = run(gateway, &snapshot, &mut exchange, &mut request).await;
-    if brief {
-        exchange.discard(request.into_body()).await;
+    async move {
+        let snapshot = gateway.snapshot();
+        let mut exchange = Box::new(Exchange::open(
+            &gateway.shared.desk,
+            conn,
+            &snapshot,
+            gateway.ids.next(),
+            &request,
+        ));
+        let brief = !request.body().is_empty() && is_brief(request.headers());
+        let answer = run(&gateway, &snapshot, &mut exchange, &mut request).await;
+        if brief {
+            exchange.discard(std::mem::take(request.body_mut())).await;
+        }
+        let mut response = answer.unwrap_or_else(|why| exchange.refuse(why));
+        exchange.dress(&mut response);
+        exchange.attach(response)
     }
-    let mut response = answer.unwrap_or_else(|why| exchange.refuse(why));
-    exchange.dress(&mut response);
-    exchange.attach(response)
 }
 
 /// The answer to a head that was refused before it became a request. It is counted and logged as any other.
@@ -103,13 +108,13 @@ pub(crate) fn refuse(
     let mut request = Request::new(Body::empty());
     // What the client sent in its place is in doubt, and the log must not hold it.
     *request.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
-    let mut exchange = Exchange::open(
+    let mut exchange = Box::new(Exchange::open(
         &gateway.shared.desk,
         Arc::clone(conn),
         &snapshot,
         gateway.ids.next(),
         &request,
-    );
+    ));
     let mut response = exchange.refuse(why);
     exchange.dress(&mut response);
     exchange.attach(response)
@@ -173,10 +178,10 @@ async fn run(
     let head = rewrite(snapshot, exchange, policy, head, request)?;
     let fate = request.body_mut().guard(policy.bounds(listener));
     exchange.request_body(fate.as_ref());
-    let (mut parts, body) = std::mem::take(request).into_parts(); // from here on it is the upstream's
     policy.transform.request(
-        &mut parts,
+        request,
         &transform::Facts {
+            conn: exchange.conn(),
             principal: &principal,
             client: &client,
             head: &head,
@@ -184,9 +189,8 @@ async fn run(
             wall: clock::wall,
         },
     )?;
-    let request = Request::from_parts(parts, body);
     let answer_in = grpc_web::answers_in(request.headers(), exchange.dialect());
-    let request = policy.transform.request_body(request, exchange.dialect())?;
+    policy.transform.request_body(request, exchange.dialect())?;
 
     let options = upstream::Forward {
         timeout: policy.timeout,

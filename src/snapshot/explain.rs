@@ -12,7 +12,7 @@ use crate::authz::Asked;
 use crate::cors;
 use crate::route::Head;
 use crate::transform::{self, strip_hop_by_hop};
-use crate::types::{Dialect, Principal, Reason, Rejection, clock};
+use crate::types::{Body, Dialect, Principal, Reason, Rejection, Request, clock};
 
 /// What a stage came to.
 #[derive(Debug)]
@@ -104,7 +104,8 @@ impl Walk {
         let request = http::Request::from_parts(parts.clone(), ());
         let head = Head::of(&request, &place.conn, &place.listener.caps);
         let head = report.judged("head", head, |head| {
-            format!("{}{}", head.authority(), head.path())
+            let authority = head.authority().to_str().unwrap_or_default();
+            format!("{authority}{}", head.path())
         })?;
         let client = place.listener.trust.find(&place.conn, &parts.headers);
         let client = report.judged("client", client, |client| {
@@ -155,13 +156,15 @@ impl Walk {
         let facts = transform::Facts {
             principal: &principal,
             client: &client,
+            conn: &place.conn,
             head: &head,
             request_id: &id,
             wall: clock::wall,
         };
-        let written = policy.transform.request(&mut parts, &facts);
+        let mut request = http::Request::from_parts(parts, Body::empty());
+        let written = policy.transform.request(&mut request, &facts);
         report.judged("request", written, |()| "to the upstream:".to_owned())?;
-        note_headers(report, &parts);
+        note_headers(report, &request);
         let told = format!("to `{}`", cluster.name());
         report.note("forward", Verdict::Skipped, told);
         Ok(())
@@ -244,10 +247,10 @@ fn told_csrf(policy: &Policy, principal: &Principal) -> String {
 }
 
 /// Credentials are told by name alone: what explains a request ends up in tickets.
-fn note_headers(report: &mut Report, parts: &Parts) {
-    let target = format!("{} {}", parts.method, parts.uri.path());
+fn note_headers(report: &mut Report, request: &Request) {
+    let target = format!("{} {}", request.method(), request.uri().path());
     report.note("upstream sees", Verdict::Passed, target);
-    for (name, value) in &parts.headers {
+    for (name, value) in request.headers() {
         let is_secret = name == AUTHORIZATION
             || name == COOKIE
             || name == transform::assertion::X_VESTIBULE_ASSERTION;

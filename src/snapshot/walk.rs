@@ -9,7 +9,7 @@ use super::{Listener, Policy, Snapshot};
 use crate::authn::Issuer;
 use crate::config::Test;
 use crate::route::Head;
-use crate::types::{ConnFacts, Protocol, Rejection, Scheme};
+use crate::types::{ConnFacts, Protocol, Rejection, Scheme, address_text};
 
 /// A request that nobody sent.
 #[derive(Debug)]
@@ -100,6 +100,7 @@ impl Walk {
             listener: position,
             listener_name: Arc::clone(&listener.name),
             peer,
+            peer_text: address_text(self.client),
             local: peer,
             scheme: self.scheme,
             protocol: Protocol::Http2,

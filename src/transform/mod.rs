@@ -32,7 +32,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use crate::client_ip::Client;
 use crate::route::Head;
-use crate::types::{Dialect, Principal, Rejection, Request, Response};
+use crate::types::{ConnFacts, Dialect, Principal, Rejection, Request, Response};
 
 pub use assertion::Signer;
 pub use hop_by_hop::strip_hop_by_hop;
@@ -53,6 +53,8 @@ pub struct Plan {
 /// What a [`Plan`] says to the upstream about a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
+    /// Over which connection.
+    pub conn: &'a ConnFacts,
     /// Who calls.
     pub principal: &'a Principal,
     /// From where.
@@ -81,22 +83,19 @@ impl Plan {
     ///
     /// # Errors
     /// `TokenClaims` when the caller's identity cannot be sent unchanged, or not in a header.
-    pub fn request(
-        &self,
-        parts: &mut http::request::Parts,
-        facts: &Facts<'_>,
-    ) -> Result<(), Rejection> {
-        forwarded::rewrite(&mut parts.headers, facts)?;
-        cookies::join(&mut parts.headers)?;
-        self.identity.write(&mut parts.headers, facts.principal)?;
+    pub fn request(&self, request: &mut Request, facts: &Facts<'_>) -> Result<(), Rejection> {
+        let headers = request.headers_mut();
+        forwarded::rewrite(headers, facts);
+        cookies::join(headers)?;
+        self.identity.write(headers, facts.principal)?;
         if let Some(assertion) = &self.assertion {
-            assertion.write(&mut parts.headers, facts.principal, (facts.wall)())?;
+            assertion.write(headers, facts.principal, (facts.wall)())?;
         }
         if self.strips_bearer {
-            parts.headers.remove(AUTHORIZATION);
+            headers.remove(AUTHORIZATION);
         }
-        self.request.apply(&mut parts.headers);
-        parts.uri = Uri::from(facts.head.path_and_query().clone());
+        self.request.apply(headers);
+        *request.uri_mut() = Uri::from(facts.head.path_and_query().clone());
         Ok(())
     }
 
@@ -117,12 +116,13 @@ impl Plan {
     ///
     /// # Errors
     /// See [`grpc_web::request()`].
-    pub fn request_body(&self, request: Request, dialect: Dialect) -> Result<Request, Rejection> {
+    pub fn request_body(&self, request: &mut Request, dialect: Dialect) -> Result<(), Rejection> {
         if self.translates_grpc_web && grpc_web::speaks(dialect) {
-            grpc_web::request(request, dialect)
+            *request = grpc_web::request(std::mem::take(request), dialect)?;
         } else {
-            Ok(trailers::admit(request, dialect))
+            trailers::admit(request, dialect);
         }
+        Ok(())
     }
 
     /// Makes the body of a response what the client may see; the other direction of [`Plan::request_body`]. `dialect` is

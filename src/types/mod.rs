@@ -12,7 +12,7 @@ pub mod task;
 
 pub use body::{Body, BodyError};
 pub use cidr::CidrSet;
-pub use conn_facts::{ConnFacts, Protocol, Scheme};
+pub use conn_facts::{ConnFacts, Protocol, Scheme, address_text};
 pub use dialect::Dialect;
 pub use principal::{AuthMethod, Principal, PrincipalFacts, claim_at};
 pub use rejection::{Reason, Rejection};
