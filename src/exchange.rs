@@ -88,11 +88,11 @@ impl Exchange {
             head: None,
             client: None,
             origin: headers.get(ORIGIN).cloned(),
-            user_agent: desk
-                .access_log
-                .is_on()
-                .then(|| headers.get(USER_AGENT).cloned())
-                .flatten(),
+            user_agent: if desk.access_log.is_on() {
+                headers.get(USER_AGENT).cloned()
+            } else {
+                None
+            },
             metrics: Arc::clone(snapshot.unrouted_metrics(conn.listener)),
             policy: None,
             principal: None,
@@ -127,6 +127,11 @@ impl Exchange {
         self.dialect
     }
 
+    /// What only the log asks for is not kept without one.
+    fn is_logged(&self) -> bool {
+        self.desk.access_log.is_on()
+    }
+
     /// Notes that the exchange counts as in flight until it closes.
     pub fn count(&mut self, permit: InFlight) {
         self._in_flight = Some(permit);
@@ -134,7 +139,7 @@ impl Exchange {
 
     /// Notes the canonical head.
     pub fn head(&mut self, head: &Head) {
-        self.head = Some(head.clone());
+        self.head = self.is_logged().then(|| head.clone());
     }
 
     /// Notes who is held responsible.
@@ -152,7 +157,7 @@ impl Exchange {
 
     /// Notes who the caller is.
     pub fn principal(&mut self, principal: &Principal) {
-        self.principal = Some(principal.clone());
+        self.principal = self.is_logged().then(|| principal.clone());
     }
 
     /// Notes where the progress of the request body can be read.
@@ -252,7 +257,7 @@ impl Exchange {
     fn close(self, outcome: Outcome) {
         let elapsed = clock::now().saturating_duration_since(self.started);
         self.metrics.observe(&self.method, self.status, elapsed);
-        if self.desk.access_log.is_on() {
+        if self.is_logged() {
             self.desk.access_log.write(&self.record(outcome, elapsed));
         }
     }

@@ -2,12 +2,13 @@
 //! once, here. `handle` is infallible: it renders what `run` refuses, in the caller's dialect.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
+use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderValue};
 use http::{HeaderMap, Method};
+use parking_lot::Mutex;
 
 use crate::authz;
 use crate::client_ip::Client;
@@ -27,6 +28,8 @@ use crate::upstream::{self, Pools};
 #[derive(Debug)]
 pub struct Gateway {
     shared: Arc<Shared>,
+    /// A copy of the shared one: workers would quarrel over its count.
+    desk: Arc<Desk>,
     pools: Pools,
     ids: RequestIds,
 }
@@ -49,6 +52,7 @@ impl Gateway {
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Self {
         Self {
+            desk: Arc::new(Desk::clone(&shared.desk)),
             shared,
             pools: Pools::new(),
             ids: RequestIds::new(),
@@ -81,7 +85,7 @@ pub fn handle(
     async move {
         let snapshot = gateway.snapshot();
         let mut exchange = Box::new(Exchange::open(
-            &gateway.shared.desk,
+            &gateway.desk,
             conn,
             &snapshot,
             gateway.ids.next(),
@@ -276,6 +280,9 @@ async fn identify(
     policy: &Policy,
     request: &Request,
 ) -> Result<Principal, Rejection> {
+    if !policy.authn.wants_credential() {
+        return Ok(Principal::anonymous());
+    }
     let identified = policy
         .authn
         .identify(&gateway.pools, request.headers(), clock::wall())
@@ -321,11 +328,19 @@ fn is_brief(headers: &HeaderMap) -> bool {
 /// A body of this size fits into the first window of an HTTP/2 stream.
 const BRIEF: u64 = 64 * 1024;
 
-/// Makes ids that are unique in the fleet for all practical purposes, without a lock or a shared counter.
+/// Makes ids that are unique in the fleet for all practical purposes; one a worker, so that nobody waits for the lock.
 #[derive(Debug)]
 struct RequestIds {
-    worker: u64,
-    count: AtomicU64,
+    /// What the ids of this worker begin with.
+    worker: [u8; 16],
+    next: Mutex<NextId>,
+}
+
+#[derive(Debug)]
+struct NextId {
+    count: u64,
+    /// Ids are cut from pages, and a page is used again once its ids are gone: they cost no allocation.
+    page: BytesMut,
 }
 
 impl RequestIds {
@@ -339,21 +354,27 @@ impl RequestIds {
                 .map_or(0, u64::from_le_bytes)
         });
         Self {
-            worker,
-            count: AtomicU64::new(count),
+            worker: hex(worker),
+            next: Mutex::new(NextId {
+                count,
+                page: BytesMut::with_capacity(PAGE),
+            }),
         }
     }
 
     fn next(&self) -> HeaderValue {
-        let count = scattered(self.count.fetch_add(1, Ordering::Relaxed));
-        let mut text = Vec::with_capacity(32);
-        for word in [self.worker, count] {
-            text.extend(word.to_be_bytes().iter().flat_map(|byte| hex(*byte)));
-        }
-        HeaderValue::from_maybe_shared(Bytes::from(text))
+        let mut next = self.next.lock();
+        next.count = next.count.wrapping_add(1);
+        let count = hex(scattered(next.count));
+        next.page.extend_from_slice(&self.worker);
+        next.page.extend_from_slice(&count);
+        HeaderValue::from_maybe_shared(next.page.split().freeze())
             .unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 }
+
+/// What the oldest exchange of a page can keep from being freed.
+const PAGE: usize = 1024;
 
 /// One to one, so ids stay unique, but how many requests came between two of them cannot be read off (the finalizer of
 /// Steele, Lea and Flood's SplitMix).
@@ -363,7 +384,7 @@ fn scattered(count: u64) -> u64 {
     count ^ (count >> 31)
 }
 
-fn hex(byte: u8) -> [u8; 2] {
+fn hex(word: u64) -> [u8; 16] {
     let digit = |nibble: u8| {
         if nibble < 10 {
             b'0' + nibble
@@ -371,7 +392,11 @@ fn hex(byte: u8) -> [u8; 2] {
             b'a' + nibble - 10
         }
     };
-    [digit(byte >> 4), digit(byte & 15)]
+    let mut text = [0; 16];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(word.to_be_bytes()) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+    text
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use http::{HeaderMap, StatusCode};
 use crate::types::rejection::Challenge;
 use crate::types::{Principal, Reason, Rejection};
 use crate::upstream::Pools;
-use cache::token_fingerprint;
+use cache::{Fingerprint, token_fingerprint};
 use extract::{Credential, Wanted};
 use jwt::{Shape, claims, shape};
 
@@ -148,6 +148,17 @@ async fn identify_token(
     {
         return verdict;
     }
+    // Boxed: this is the rare way, and its size would be the size of every exchange.
+    Box::pin(judge_token(issuers, token, print, wall)).await
+}
+
+/// Judges a token that is new to us.
+async fn judge_token(
+    issuers: &[Arc<Issuer>],
+    token: &str,
+    print: Fingerprint,
+    wall: SystemTime,
+) -> Result<Principal, Rejection> {
     let shape = Shape::parse(token)?;
     let issuer = chosen(issuers, &shape)?;
     shape::check_size(token, issuer.max_token)?;

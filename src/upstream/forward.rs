@@ -19,7 +19,7 @@ use super::patience;
 use super::pool::{Checkout, Loan, Pools, Shared, Want};
 use super::retry::{self, Lost, Tries};
 use crate::authz::Permit;
-use crate::types::body::{Bounds, Failure, Fate, InFlight};
+use crate::types::body::{Failure, Fate, InFlight};
 use crate::types::{Body, BodyError, Reason, Rejection, Request, Response, clock};
 
 /// How long a client may be told to wait when no endpoint is up: they are tried every second.
@@ -305,15 +305,10 @@ impl<'a> Journey<'a> {
             first_byte: clock::now().saturating_duration_since(self.started),
         };
         let (head, incoming) = response.into_parts();
-        let mut body = Body::incoming(incoming);
-        // Who needs to know how the body fares wraps it; we only want it to end.
-        drop(body.guard(Bounds {
-            max_bytes: u64::MAX,
-            idle: self.cluster.body_timeout(),
-            min_rate: 0,
-            grace: Duration::ZERO,
-        }));
-        let body = body.leased(trip.loan.into_lease()).counted(trip.permit);
+        let body = Body::incoming(incoming)
+            .patient(self.cluster.body_timeout())
+            .leased(trip.loan.into_lease())
+            .counted(trip.permit);
         Ok((Response::from_parts(head, body), facts))
     }
 
