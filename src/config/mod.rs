@@ -28,14 +28,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use admin::{AccessLog, Admin, Log};
-pub use auth::{Auth, AuthRules};
+pub use auth::{Auth, AuthRules, OnIssuerDown};
 pub use error::{ConfigError, KeyPath, Problems};
-pub use issuer::{Algorithm, Issuer};
+pub use issuer::{Algorithm, ClientAuth, Introspected, Introspection, Issuer};
 pub use limit::{Limit, LimitKey};
 pub use listen::{Certificate, KeyPair, Listen, ProxyProtocol, Tls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub use route::{
-    Cors, Edit, Edits, EncodedSlash, GrpcWeb, Redirect, Respond, Rewrite, Route, Test,
+    BackchannelLogout, Cors, Edit, Edits, EncodedSlash, GrpcWeb, Redirect, Respond, Revokes,
+    Rewrite, Route, Test,
 };
 pub use secret::{Secret, SecretError};
 pub use session::{Probe, Session, SessionMap};

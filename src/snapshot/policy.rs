@@ -8,7 +8,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 
 use super::Listener;
-use crate::authn::Authn;
+use crate::authn::{Authn, Logout, Revokes};
 use crate::authz;
 use crate::client_ip::Client;
 use crate::config::EncodedSlash;
@@ -36,6 +36,8 @@ pub struct Policy {
     pub transform: Plan,
     /// Where the request goes.
     pub action: Action,
+    /// What a good answer ends.
+    pub revokes: Option<Revokes>,
     /// Longest wait for the first byte of the response.
     pub timeout: Duration,
     pub(super) early_limits: Box<[Arc<Limit>]>,
@@ -57,6 +59,8 @@ pub enum Action {
     Forward(Arc<Cluster>),
     /// Nowhere: this is the answer.
     Answer(Answer),
+    /// Nowhere: it tells who has logged out.
+    Logout(Logout),
 }
 
 /// An answer that the gateway gives itself.
@@ -79,7 +83,7 @@ impl Policy {
     pub fn upstream_name(&self) -> Option<&str> {
         match &self.action {
             Action::Forward(cluster) => Some(cluster.name()),
-            Action::Answer(_) => None,
+            Action::Answer(_) | Action::Logout(_) => None,
         }
     }
 
