@@ -4,12 +4,14 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, ORIGIN, USER_AGENT};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, ORIGIN, USER_AGENT,
+};
 use http::{Method, StatusCode};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 
 use crate::client_ip::Client;
 use crate::route::Head;
@@ -51,8 +53,12 @@ pub struct Exchange {
     metrics: Arc<RouteMetrics>,
     policy: Option<Arc<Policy>>,
     principal: Option<Principal>,
+    /// Whether the request came with a body, read or not.
+    has_body: bool,
     fate: Option<Arc<Fate>>,
     refusal: Option<Rejection>,
+    /// The answer to a preflight says all there is to say about origins.
+    preflight: bool,
     forwarded: Option<upstream::Facts>,
     status: StatusCode,
     grpc_status: Option<u32>,
@@ -88,8 +94,10 @@ impl Exchange {
             metrics: Arc::clone(snapshot.unrouted_metrics(conn.listener)),
             policy: None,
             principal: None,
+            has_body: !request.body().is_empty(),
             fate: None,
             refusal: None,
+            preflight: false,
             forwarded: None,
             status: StatusCode::OK,
             grpc_status: None,
@@ -162,6 +170,11 @@ impl Exchange {
         self.forwarded = Some(facts);
     }
 
+    /// Notes that the answer is that to a preflight.
+    pub fn preflight(&mut self) {
+        self.preflight = true;
+    }
+
     /// Notes a refusal and spells it for the caller.
     pub fn refuse(&mut self, why: Rejection) -> Response {
         let id = self.id.to_str().unwrap_or_default();
@@ -171,9 +184,7 @@ impl Exchange {
             .is_grpc_family()
             .then(|| u32::from(why.reason().grpc_status()));
         if self.conn.protocol == Protocol::Http1 && ends_connection(why.reason()) {
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+            announce_close(&mut response);
         }
         self.metrics.reject(why.reason());
         self.refusal = Some(why);
@@ -183,14 +194,42 @@ impl Exchange {
     /// Dresses every answer of the route, refusals included: header edits, CORS, the request id.
     pub fn dress(&self, response: &mut Response) {
         if let Some(policy) = &self.policy {
-            policy.dress(self.origin.as_ref(), response);
+            policy.edit(response);
+            if !self.preflight {
+                policy.dress(self.origin.as_ref(), response);
+            }
         }
         response.headers_mut().insert(X_REQUEST_ID, self.id.clone());
+        if self.leaves_body_unread() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            announce_close(response);
+        }
+    }
+
+    /// Reads what nobody wanted of a request body that is on its way, so that the answer does not have to break it off:
+    /// an HTTP/1.1 connection stays fit for use, and HTTP/2 clients that take the reset of a half-sent stream for an
+    /// error (curl before version 8) see the answer.
+    pub async fn discard(&mut self, body: Body) {
+        if self.has_body && self.fate.is_none() && body.discard(DISCARD_FOR).await {
+            self.has_body = false;
+        }
+    }
+
+    /// Whether bytes of this request may still come before the next one. Such a connection is closed after the answer,
+    /// and a client that is not told would lose its next request in it.
+    fn leaves_body_unread(&self) -> bool {
+        self.conn.protocol == Protocol::Http1
+            && self.has_body
+            && !self.fate.as_ref().is_some_and(|fate| fate.ended())
     }
 
     /// Hands the ledger to the body, which closes it.
     #[must_use]
     pub fn attach(mut self, response: Response) -> http::Response<Ledger> {
+        let response = if self.method == Method::HEAD {
+            without_body(response)
+        } else {
+            response
+        };
         self.status = response.status();
         if self.grpc_status.is_none() {
             self.grpc_status = grpc_status(response.headers());
@@ -209,7 +248,7 @@ impl Exchange {
         }
     }
 
-    fn record(&self, outcome: Outcome, elapsed: std::time::Duration) -> Record<'_> {
+    fn record(&self, outcome: Outcome, elapsed: Duration) -> Record<'_> {
         let head = self.head.as_ref();
         let refusal = self.refusal.as_ref();
         let principal = self
@@ -260,6 +299,15 @@ impl Exchange {
 
 /// Refusals after which nothing more is read from an HTTP/1.1 connection: where the next request starts is in doubt,
 /// or the client is still sending what we will not read.
+/// How long a small body that was sent together with its head may be late.
+const DISCARD_FOR: Duration = Duration::from_millis(100);
+
+fn announce_close(response: &mut Response) {
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
 fn ends_connection(reason: Reason) -> bool {
     matches!(
         reason,
@@ -275,8 +323,20 @@ fn ends_connection(reason: Reason) -> bool {
             | Reason::BodyStalled
             | Reason::BadBody
             | Reason::BadExpectation
-            | Reason::Draining
     )
+}
+
+/// The same head with the length that the body would have had: over HTTP/2 nobody else holds a body back, and a client
+/// that gets one in answer to HEAD ends the stream as broken.
+fn without_body(mut response: Response) -> Response {
+    let body = std::mem::take(response.body_mut());
+    let headers = response.headers_mut();
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0)
+        && !headers.contains_key(CONTENT_LENGTH)
+    {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    response
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<u32> {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::Method;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, EXPECT, HeaderValue};
+use http::{HeaderMap, Method};
 
 use crate::authn::{Ending, Logout};
 use crate::client_ip::Client;
@@ -73,7 +73,7 @@ pub async fn handle(
     request: http::Request<hyper::body::Incoming>,
 ) -> http::Response<Ledger> {
     let snapshot = gateway.snapshot();
-    let request = request.map(Body::incoming);
+    let mut request = request.map(Body::incoming);
     let mut exchange = Exchange::open(
         &gateway.shared.desk,
         conn,
@@ -81,7 +81,11 @@ pub async fn handle(
         gateway.ids.next(),
         &request,
     );
-    let answer = run(gateway, &snapshot, &mut exchange, request).await;
+    let brief = is_brief(request.headers());
+    let answer = run(gateway, &snapshot, &mut exchange, &mut request).await;
+    if brief {
+        exchange.discard(request.into_body()).await;
+    }
     let mut response = answer.unwrap_or_else(|why| exchange.refuse(why));
     exchange.dress(&mut response);
     exchange.attach(response)
@@ -100,29 +104,31 @@ async fn run(
     gateway: &Gateway,
     snapshot: &Snapshot,
     exchange: &mut Exchange,
-    mut request: Request,
+    request: &mut Request,
 ) -> Result<Response, Rejection> {
     admit(gateway, snapshot, exchange)?;
     snapshot.identity.strip(request.headers_mut()); // before anyone could believe them
     let listener = snapshot.listener(exchange.conn().listener)?;
-    let head = Head::of(&request, exchange.conn(), &listener.caps)?; // what is matched is what is forwarded
+    let head = Head::of(request, exchange.conn(), &listener.caps)?; // what is matched is what is forwarded
     exchange.head(&head);
     let client = listener.trust.find(exchange.conn(), request.headers())?;
     exchange.client(&client);
     if let Some(redirect) = listener.redirect(&head) {
         return Ok(redirect);
     }
-    check_listener(listener, &client, &request)?; // scans that match no route are bounded too
+    check_listener(listener, &client, request)?; // scans that match no route are bounded too
     transform::strip_hop_by_hop(request.headers_mut(), exchange.dialect());
 
-    let policy = find_route(snapshot, exchange, &head, &request)?;
+    let policy = find_route(snapshot, exchange, &head, request)?;
     exchange.route(policy);
     policy.check_head(&head)?;
+    policy.check_announced_body(request.headers())?;
     policy.check_early_limits(&client, request.headers())?;
-    if let Some(answer) = preflight(policy, &request)? {
+    if let Some(answer) = preflight(policy, request)? {
+        exchange.preflight();
         return Ok(answer); // a preflight carries no credentials
     }
-    let principal = identify(gateway, policy, &request).await?;
+    let principal = identify(gateway, policy, request).await?;
     exchange.principal(&principal);
     policy.check_late_limits(&client, request.headers(), &principal)?;
     let permit = policy.authz.decide(&principal, client.ip)?;
@@ -131,14 +137,16 @@ async fn run(
         Action::Forward(cluster) => cluster,
         Action::Answer(answer) => return Ok(answer.respond()),
         Action::Logout(logout) => {
-            let fate = bound_body(policy, listener, &mut request)?;
+            let fate = request.body_mut().guard(policy.bounds(listener));
             exchange.request_body(fate.as_ref());
-            return Box::pin(take_logout(snapshot, logout, request)).await;
+            return Box::pin(take_logout(snapshot, logout, std::mem::take(request))).await;
         }
     };
-    let ending = watch(policy, &request, &principal).await; // a logout: what the caller shows now
-    let head = rewrite(snapshot, exchange, policy, head, &request)?;
-    let (mut parts, body) = request.into_parts();
+    let ending = watch(policy, request, &principal).await; // a logout: what the caller shows now
+    let head = rewrite(snapshot, exchange, policy, head, request)?;
+    let fate = request.body_mut().guard(policy.bounds(listener));
+    exchange.request_body(fate.as_ref());
+    let (mut parts, body) = std::mem::take(request).into_parts(); // from here on it is the upstream's
     policy.transform.request(
         &mut parts,
         &transform::Facts {
@@ -148,9 +156,7 @@ async fn run(
             request_id: exchange.id(),
         },
     )?;
-    let mut request = Request::from_parts(parts, body);
-    let fate = bound_body(policy, listener, &mut request)?;
-    exchange.request_body(fate.as_ref());
+    let request = Request::from_parts(parts, body);
     let answer_in = grpc_web::answers_in(request.headers(), exchange.dialect());
     let request = policy.transform.request_body(request, exchange.dialect())?;
 
@@ -307,23 +313,16 @@ fn rewrite(
     }
 }
 
-/// Refuses a body that announces itself as too large; bounds every other.
-fn bound_body(
-    policy: &Policy,
-    listener: &Listener,
-    request: &mut Request,
-) -> Result<Option<Arc<crate::types::body::Fate>>, Rejection> {
-    let bounds = policy.bounds(listener);
-    let announced = request
-        .headers()
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok())
-        .and_then(|length| length.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > bounds.max_bytes) {
-        return Err(Rejection::new(Reason::BodyTooLarge));
-    }
-    Ok(request.body_mut().guard(bounds))
+/// Whether the body is announced as so small that it is on its way together with the head. One that waits for a 100 is
+/// not: reading it would ask for it.
+fn is_brief(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH);
+    let length: Option<u64> = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    length.is_some_and(|length| length <= BRIEF) && !headers.contains_key(EXPECT)
 }
+
+/// A body of this size fits into the first window of an HTTP/2 stream.
+const BRIEF: u64 = 64 * 1024;
 
 /// Makes ids that are unique in the fleet for all practical purposes, without a lock or a shared counter.
 #[derive(Debug)]
@@ -349,7 +348,7 @@ impl RequestIds {
     }
 
     fn next(&self) -> HeaderValue {
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let count = scattered(self.count.fetch_add(1, Ordering::Relaxed));
         let mut text = Vec::with_capacity(32);
         for word in [self.worker, count] {
             text.extend(word.to_be_bytes().iter().flat_map(|byte| hex(*byte)));
@@ -357,6 +356,14 @@ impl RequestIds {
         HeaderValue::from_maybe_shared(Bytes::from(text))
             .unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
+}
+
+/// One to one, so ids stay unique, but how many requests came between two of them cannot be read off (the finalizer of
+/// Steele, Lea and Flood's SplitMix).
+fn scattered(count: u64) -> u64 {
+    let count = (count ^ (count >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let count = (count ^ (count >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    count ^ (count >> 31)
 }
 
 fn hex(byte: u8) -> [u8; 2] {
@@ -368,4 +375,21 @@ fn hex(byte: u8) -> [u8; 2] {
         }
     };
     [digit(byte >> 4), digit(byte & 15)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn request_ids_are_32_hex_digits_and_never_repeat() {
+        let ids = RequestIds::new();
+        let made: HashSet<String> = (0..10_000)
+            .map(|_| ids.next().to_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(made.len(), 10_000);
+        let is_id = |id: &String| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(made.iter().all(is_id));
+    }
 }

@@ -26,9 +26,6 @@ pub struct Listen {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether a PROXY protocol header opens each connection.
-    #[serde(default)]
-    pub proxy_protocol: ProxyProtocol,
     /// Limits on every request of this listener, before routing; names of `[limit.*]`.
     #[serde(default)]
     pub limits: Vec<String>,
@@ -118,15 +115,6 @@ pub enum TlsVersion {
     /// TLS 1.3.
     #[serde(rename = "1.3")]
     V13,
-}
-
-/// How a listener treats the PROXY protocol. Headers are believed from `trusted_proxies` only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ProxyProtocol {
-    /// Never looked for.
-    #[default]
-    Off,
 }
 
 // By hand, because what serde says of an untagged enum names neither the mistake nor its place.

@@ -32,7 +32,7 @@ pub use auth::{Auth, AuthRules, OnIssuerDown};
 pub use error::{ConfigError, KeyPath, Problems};
 pub use issuer::{Algorithm, ClientAuth, Introspected, Introspection, Issuer};
 pub use limit::{Limit, LimitKey};
-pub use listen::{Certificate, KeyPair, Listen, ProxyProtocol, Tls, TlsVersion};
+pub use listen::{Certificate, KeyPair, Listen, Tls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub use route::{
     BackchannelLogout, Cors, Edit, Edits, EncodedSlash, GrpcWeb, Redirect, Respond, Revokes,

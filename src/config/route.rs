@@ -64,9 +64,6 @@ pub struct Route {
     pub strip_prefix: Option<String>,
     /// Path rewrite by regex, after `strip_prefix`. The result is made canonical and held against closed routes again.
     pub rewrite: Option<Rewrite>,
-    /// Protocols that may be upgraded to.
-    #[serde(default)]
-    pub upgrade: Vec<String>,
     /// gRPC-Web: pass it on, or translate it to gRPC.
     #[serde(default)]
     pub grpc_web: GrpcWeb,

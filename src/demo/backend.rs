@@ -210,6 +210,7 @@ async fn route(site: &Site, request: Request<Incoming>) -> Answer {
             Ok(body) => oidc::token(site, &parts.headers, &body),
             Err(refusal) => refusal,
         },
+        ("POST", identsphere::AVATAR) => identsphere::avatar(site, &parts.headers, body).await,
         (_, path) if path.starts_with(identsphere::PREFIX) => match answer::read(body).await {
             Ok(body) => identsphere::respond(site, method, &parts, &body),
             Err(refusal) => refusal,

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, HeaderMap, SET_COOKIE};
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap, LOCATION, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use subtle::ConstantTimeEq;
@@ -17,8 +19,11 @@ use super::backend::Site;
 use super::keys::{Signing, random_id};
 use crate::types::clock;
 
-/// What all its paths begin with, and what the refresh cookie is scoped to.
+/// What all its paths but [`AVATAR`] begin with, and what the refresh cookie is scoped to.
 pub(super) const PREFIX: &str = "/v1/auth/";
+
+/// Where a picture is sent to.
+pub(super) const AVATAR: &str = "/v1/users/me/avatar";
 
 pub(super) fn respond(site: &Site, method: &str, parts: &Parts, body: &Bytes) -> Answer {
     let headers = &parts.headers;
@@ -31,9 +36,46 @@ pub(super) fn respond(site: &Site, method: &str, parts: &Parts, body: &Bytes) ->
         ("GET", "session") => session(site, headers, now),
         ("POST", "refresh") => refresh(site, headers, now),
         ("POST", "logout") => logout(site, headers),
+        ("GET", "oauth/google/start") => oauth_start(site, "google", parts.uri.query()),
+        ("GET", "oauth/github/start") => oauth_start(site, "github", parts.uri.query()),
         _ => Err(Fault::NotFound),
     };
     answer.unwrap_or_else(Fault::answer).not_stored()
+}
+
+/// A picture for whoever is logged in. It is counted and let go.
+pub(super) async fn avatar(site: &Site, headers: &HeaderMap, body: Incoming) -> Answer {
+    let answer = async {
+        live_session(site, headers, clock::wall())?;
+        if bearer(headers).is_none() {
+            check_csrf(headers)?;
+        }
+        let picture = Limited::new(body, MAX_AVATAR).collect().await;
+        picture.map_err(|_| Fault::TooLarge)?;
+        Ok(answer::json(
+            StatusCode::OK,
+            &json!({ "avatar_url": "https://cdn.example.com/1.png" }),
+        ))
+    };
+    answer.await.unwrap_or_else(Fault::answer).not_stored()
+}
+
+/// Off to the provider, which sends the browser back to our callback, which sends it to `redirect_to`: a path of this
+/// site, so exactly one slash in front.
+fn oauth_start(site: &Site, provider: &str, query: Option<&str>) -> Result<Answer, Fault> {
+    let redirect_to = query.and_then(|query| query.strip_prefix("redirect_to="));
+    let path = redirect_to.unwrap_or("/").strip_prefix('/');
+    if path.is_none_or(|path| path.starts_with(['/', '\\'])) {
+        return Err(Fault::Unacceptable);
+    }
+    let callback = format!("{}/v1/auth/oauth/{provider}/callback", site.issuer());
+    let state = random_id();
+    let location =
+        format!("https://{provider}.example/authorize?redirect_uri={callback}&state={state}");
+    let mut answer = answer::json(StatusCode::TEMPORARY_REDIRECT, &json!({}));
+    let location = HeaderValue::from_str(&location).map_err(|_| Fault::Broken)?;
+    answer.headers_mut().insert(LOCATION, location);
+    Ok(answer)
 }
 
 #[derive(Deserialize)]
@@ -100,15 +142,18 @@ fn second_factor(site: &Site, body: &Bytes, now: SystemTime) -> Result<Answer, F
 }
 
 fn session(site: &Site, headers: &HeaderMap, now: SystemTime) -> Result<Answer, Fault> {
+    let session = live_session(site, headers, now)?;
+    Ok(answer::json(StatusCode::OK, &described(&session)))
+}
+
+fn live_session(site: &Site, headers: &HeaderMap, now: SystemTime) -> Result<Session, Fault> {
     let access = match bearer(headers) {
         Some(token) => token,
         None => cookie(headers, ACCESS_COOKIE).ok_or(Fault::Unauthenticated)?,
     };
-    let session = site
-        .accounts
+    site.accounts
         .session(access, now)
-        .ok_or(Fault::Unauthenticated)?;
-    Ok(answer::json(StatusCode::OK, &described(&session)))
+        .ok_or(Fault::Unauthenticated)
 }
 
 fn refresh(site: &Site, headers: &HeaderMap, now: SystemTime) -> Result<Answer, Fault> {
@@ -223,12 +268,18 @@ fn access_token(
         })
 }
 
+/// An address that begins with `member+` has the lesser role.
 fn described(session: &Session) -> Value {
     let user = &session.user;
     let method = if session.mfa_verified_at.is_some() {
         "password+totp"
     } else {
         "password"
+    };
+    let (role, permissions): (&str, &[&str]) = if user.email.starts_with("member+") {
+        ("member", &["org.read"])
+    } else {
+        ("owner", &["org.read", "org.write"])
     };
     json!({
         "user": {
@@ -240,7 +291,7 @@ fn described(session: &Session) -> Value {
             "auth_method": method,
             "mfa_verified_at": session.mfa_verified_at.map(clock::unix_seconds),
         },
-        "capabilities": { "role": "owner", "permissions": ["org.read", "org.write"] },
+        "capabilities": { "role": role, "permissions": permissions },
     })
 }
 
@@ -326,6 +377,7 @@ enum Fault {
     Unauthenticated,
     Csrf,
     Unacceptable,
+    TooLarge,
     NotFound,
     Broken,
 }
@@ -391,6 +443,12 @@ impl Fault {
                 "The body is not what this path takes.",
                 REQUEST,
             ),
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "payload_too_large",
+                "The picture is larger than 5 MiB.",
+                REQUEST,
+            ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
                 "not_found",
@@ -413,4 +471,5 @@ pub(super) const TOKEN_ISSUER: &str = "IdentSphere";
 const ACCESS_COOKIE: &str = "identsphere_at";
 const REFRESH_COOKIE: &str = "identsphere_rt";
 const CSRF_COOKIE: &str = "identsphere_csrf";
+const MAX_AVATAR: usize = 5 * 1024 * 1024;
 const REFRESH_PATH: &str = "/v1/auth";

@@ -57,6 +57,7 @@ async fn serve(
 ) {
     let mut background = Background::default();
     background.follow(&house.shared.snapshot.load_full());
+    reload::warn_of_certificates(&house.shared.snapshot.load());
     task::spawn(
         "sweep limits",
         background::sweep_limits(Arc::clone(&house.shared)),

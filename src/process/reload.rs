@@ -32,6 +32,8 @@ pub(super) fn reload(house: &House) -> Result<Reloaded, Vec<ConfigError>> {
     match &outcome {
         Ok(snapshot) => {
             house.shared.snapshot.store(Arc::clone(snapshot));
+            house.access_log.reopen(); // whoever rotated the file asks for this by the same signal
+            warn_of_certificates(snapshot);
             house.metrics.config_in_force(snapshot.generation, wall);
             tracing::info!(generation = snapshot.generation, "reloaded");
         }
@@ -46,6 +48,13 @@ pub(super) fn reload(house: &House) -> Result<Reloaded, Vec<ConfigError>> {
     outcome.map(|snapshot| Reloaded {
         generation: snapshot.generation,
     })
+}
+
+/// Certificates near their end, keys open to others: worth a line, no reason to refuse.
+pub(super) fn warn_of_certificates(snapshot: &Snapshot) {
+    for (listener, warning) in snapshot.certificate_warnings() {
+        tracing::warn!(listener, warning, "certificate");
+    }
 }
 
 fn compile(house: &House) -> Result<Arc<Snapshot>, Vec<ConfigError>> {

@@ -80,6 +80,14 @@ impl Snapshot {
         listener.tls.as_ref()
     }
 
+    /// What is worth telling about the certificates: (listener, warning).
+    pub fn certificate_warnings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.listeners.iter().flat_map(|listener| {
+            let warnings = listener.tls.iter().flat_map(|tls| tls.warnings());
+            warnings.map(|warning| (&*listener.name, warning.as_str()))
+        })
+    }
+
     /// What is not ready to serve yet, in words for the readiness probe. Empty: all is.
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {

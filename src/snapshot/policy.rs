@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 
 use super::Listener;
 use crate::authn::{Authn, Logout, Revokes};
@@ -110,6 +110,21 @@ impl Policy {
         Ok(())
     }
 
+    /// Refuses a body that announces itself as too large, before anybody is asked who sends it.
+    ///
+    /// # Errors
+    /// `BodyTooLarge`.
+    pub fn check_announced_body(&self, headers: &HeaderMap) -> Result<(), Rejection> {
+        let announced = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok())
+            .and_then(|length| length.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > self.max_body) {
+            return Err(Rejection::new(Reason::BodyTooLarge));
+        }
+        Ok(())
+    }
+
     /// Limits on what is known before authentication.
     ///
     /// # Errors
@@ -186,9 +201,13 @@ impl Policy {
         }
     }
 
-    /// Dresses every answer of this route, refusals included.
-    pub fn dress(&self, origin: Option<&HeaderValue>, response: &mut Response) {
+    /// Makes the route's edits on an answer; on every one, refusals included.
+    pub fn edit(&self, response: &mut Response) {
         self.transform.dress(response.headers_mut());
+    }
+
+    /// Says on an answer, refusals included, which origins may read it. Not on a preflight's, which has its own words.
+    pub fn dress(&self, origin: Option<&HeaderValue>, response: &mut Response) {
         if let Some(cors) = &self.cors {
             cors.dress(origin, response.headers_mut());
         }

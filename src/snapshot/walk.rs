@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, Version};
 
 use super::Snapshot;
 use crate::config::Test;
@@ -25,6 +25,7 @@ impl Walk {
     /// What is wrong with the case, in words.
     pub fn of(case: &Test) -> Result<Self, String> {
         let mut request = Request::builder()
+            .version(Version::HTTP_2)
             .method(case.method.as_str())
             .uri(&case.url);
         for (name, value) in &case.headers {
@@ -79,5 +80,51 @@ impl Walk {
             .find(position, &head, self.request.method(), headers)?;
         policy.check_head(&head)?;
         Ok(policy.name.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+    use crate::telemetry::Metrics;
+
+    const CONFIG: &str = r#"
+        [listen.plain]
+        bind = "127.0.0.1:0"
+        [upstream.api]
+        endpoints = ["http://127.0.0.1:1"]
+        [[route]]
+        name = "admin"
+        host = "auth.example.com"
+        path = "/admin/*"
+        auth = "deny"
+        [[route]]
+        name = "rest"
+        host = "auth.example.com"
+        auth = "none"
+        upstream = "api"
+    "#;
+
+    fn check(method: &str, url: &str, expected: &str) {
+        let config = Arc::new(load::from_str("test", CONFIG).unwrap().config);
+        let snapshot = Snapshot::compile(&config, None, &Metrics::new()).unwrap();
+        let case = format!("method = \"{method}\"\nurl = \"{url}\"\nexpect = \"\"");
+        let walk = Walk::of(&toml::from_str(&case).unwrap()).unwrap();
+        assert_eq!(walk.through(&snapshot), expected, "{method} {url}");
+    }
+
+    #[test]
+    fn a_case_names_the_route_or_the_reason() {
+        check("GET", "http://auth.example.com/", "rest");
+        check("GET", "http://AUTH.example.com:8080/x?y", "rest");
+        check(
+            "GET",
+            "http://auth.example.com/docs/%2E%2e/admin",
+            "route_closed",
+        );
+        check("GET", "http://auth.example.com/a%2fb", "bad_target");
+        check("GET", "http://other.example.com/", "no_route");
+        check("TRACE", "http://auth.example.com/", "method_refused");
     }
 }

@@ -33,7 +33,7 @@ pub fn check_level(level: &str, path: &KeyPath, problems: &mut Problems) {
     }
 }
 
-/// Starts the event log for the whole process, once. It ends with the guard.
+/// Starts the event log for the whole process, once; panics are reported through it. It ends with the guard.
 ///
 /// # Errors
 ///
@@ -54,7 +54,23 @@ pub fn start(log: &config::Log) -> io::Result<Guard> {
         .with_writer(queue)
         .try_init()
         .map_err(io::Error::other)?;
+    report_panics();
     Ok(Guard::new(worker))
+}
+
+/// A panic ends one request; its report must not wait for a standard error that nobody reads.
+fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let message = text.unwrap_or("(no message)");
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        tracing::error!(message, place, "panic");
+    }));
 }
 
 #[cfg(test)]

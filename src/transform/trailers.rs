@@ -48,6 +48,11 @@ impl Filter for Trailers {
         }
         Ok(())
     }
+
+    // A length that an HTTP/2 client announced is announced to HTTP/1.1 backends too: not all of them take chunks.
+    fn keeps_data(&self) -> bool {
+        true
+    }
 }
 
 fn keep_grpc(trailers: &mut HeaderMap) {

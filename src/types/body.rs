@@ -1,11 +1,12 @@
 //! One body type for both directions: no boxed trait object per request, frames pass untouched.
 //!
-//! What may ride along, each absent by default and free when absent: a [`Guard`] (size limit and deadlines), a
-//! [`Filter`] (frame translation), a [`Lease`] (the upstream connection that goes back to its pool when the body
-//! has ended) and an [`InFlight`] count.
+//! What may ride along, each absent by default and free when absent: a guard (size limit and deadlines, see [`Bounds`]),
+//! a [`Filter`] (frame translation), a [`Lease`] (the upstream connection that goes back to its pool when the body has
+//! ended) and an [`InFlight`] count.
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -58,6 +59,11 @@ pub trait Filter: Send + Sync {
     /// # Errors
     /// [`BodyError::Malformed`] when the piece breaks the dialect; the body then ends.
     fn push(&mut self, piece: Piece, out: &mut VecDeque<Frame<Bytes>>) -> Result<(), BodyError>;
+
+    /// Whether every byte of data comes out as it went in, so that the length of the body is still what it was.
+    fn keeps_data(&self) -> bool {
+        false
+    }
 }
 
 /// What a [`Filter`] is fed with.
@@ -83,6 +89,7 @@ pub struct Fate {
     bytes: AtomicU64,
     failure: AtomicU8,
     waiting: AtomicBool,
+    ended: AtomicBool,
 }
 
 /// The way a guarded body failed.
@@ -109,6 +116,12 @@ impl Fate {
     #[must_use]
     pub fn waiting(&self) -> bool {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last byte has been taken from the connection.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// How the body failed, if it did.
@@ -274,6 +287,23 @@ impl Body {
         self
     }
 
+    /// Reads to the end and keeps nothing, within `patience`. Whether the end was reached.
+    pub async fn discard(mut self, patience: Duration) -> bool {
+        let reading = async {
+            loop {
+                let frame = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut self), cx));
+                match frame.await {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => return false,
+                    None => return true,
+                }
+            }
+        };
+        tokio::time::timeout(patience, reading)
+            .await
+            .unwrap_or(false)
+    }
+
     /// Whether no byte will come.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -330,6 +360,7 @@ impl Body {
             }
             Source::Incoming(incoming) => http_body::Body::poll_frame(Pin::new(incoming), cx),
         };
+        self.note_end(&polled);
         let frame = match (polled, &mut self.guard) {
             (Poll::Pending, None) => return Poll::Pending,
             (Poll::Pending, Some(guard)) => {
@@ -352,6 +383,21 @@ impl Body {
         };
         self.settle_lease();
         Poll::Ready(frame)
+    }
+
+    /// A reader that knows the length stops at the last byte, without asking for the end.
+    fn note_end(&self, polled: &Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
+        let (Some(guard), Source::Incoming(incoming)) = (&self.guard, &self.source) else {
+            return;
+        };
+        let ended = match polled {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(_))) => http_body::Body::is_end_stream(incoming),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        };
+        if ended {
+            guard.fate.ended.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Ends the body with `error`; the connection behind it is not fit for another use.
@@ -482,7 +528,11 @@ impl http_body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.filter.is_some() {
+        if self
+            .filter
+            .as_ref()
+            .is_some_and(|filtering| !filtering.filter.keeps_data())
+        {
             return SizeHint::default();
         }
         match &self.source {

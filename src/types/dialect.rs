@@ -15,8 +15,10 @@ pub enum Dialect {
     GrpcWebText,
     /// Connect, unary: plain HTTP bodies with a `connect-protocol-version` header.
     Connect,
-    /// Connect, streaming (`application/connect+proto`, `+json`).
+    /// Connect, streaming, with binary messages (`application/connect+proto`).
     ConnectStream,
+    /// Connect, streaming, with JSON messages (`application/connect+json`).
+    ConnectStreamJson,
 }
 
 impl Dialect {
@@ -40,6 +42,8 @@ impl Dialect {
             Self::GrpcWeb
         } else if is_family(essence, "application/grpc") {
             Self::Grpc
+        } else if essence.eq_ignore_ascii_case("application/connect+json") {
+            Self::ConnectStreamJson
         } else if is_family(essence, "application/connect") {
             Self::ConnectStream
         } else {
@@ -70,7 +74,7 @@ impl Dialect {
             Self::GrpcWeb => "grpc-web",
             Self::GrpcWebText => "grpc-web-text",
             Self::Connect => "connect",
-            Self::ConnectStream => "connect-stream",
+            Self::ConnectStream | Self::ConnectStreamJson => "connect-stream",
         }
     }
 }
@@ -106,6 +110,7 @@ mod tests {
             Dialect::GrpcWebText,
         );
         check("application/connect+proto", Dialect::ConnectStream);
+        check("Application/Connect+JSON", Dialect::ConnectStreamJson);
         check("application/grpcx", Dialect::Http);
         check("application/json", Dialect::Http);
         check("text/html", Dialect::Http);

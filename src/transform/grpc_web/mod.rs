@@ -123,7 +123,11 @@ fn family(dialect: Dialect) -> Option<&'static str> {
     match dialect {
         Dialect::GrpcWeb => Some(WEB),
         Dialect::GrpcWebText => Some(WEB_TEXT),
-        Dialect::Http | Dialect::Grpc | Dialect::Connect | Dialect::ConnectStream => None,
+        Dialect::Http
+        | Dialect::Grpc
+        | Dialect::Connect
+        | Dialect::ConnectStream
+        | Dialect::ConnectStreamJson => None,
     }
 }
 

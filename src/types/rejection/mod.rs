@@ -155,8 +155,6 @@ macro_rules! reasons {
 // grpc: 3 INVALID_ARGUMENT, 4 DEADLINE_EXCEEDED, 7 PERMISSION_DENIED, 8 RESOURCE_EXHAUSTED, 12 UNIMPLEMENTED,
 // 13 INTERNAL, 14 UNAVAILABLE, 16 UNAUTHENTICATED.
 reasons! {
-    /// The gateway is stopping.
-    Draining = "draining", SERVICE_UNAVAILABLE, 14, Gateway;
     /// The gateway has too many requests in flight.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, 14, Gateway;
     /// The message framing is ambiguous or malformed.

@@ -38,7 +38,8 @@ impl Rejection {
                 })
             }
             Dialect::Connect => self.connect_error(decision),
-            Dialect::ConnectStream => self.connect_end(decision),
+            Dialect::ConnectStream => self.connect_end("application/connect+proto", decision),
+            Dialect::ConnectStreamJson => self.connect_end("application/connect+json", decision),
         };
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -102,12 +103,14 @@ impl Rejection {
         answer(status, "application/json", body.to_string())
     }
 
-    fn connect_end(&self, decision: &str) -> Response<Body> {
+    /// The end of a Connect stream, which is JSON whatever its messages are. Clients believe no other content type than
+    /// the one that they sent.
+    fn connect_end(&self, content_type: &'static str, decision: &str) -> Response<Body> {
         let (code, _) = connect_code(self.reason());
         let body =
             serde_json::json!({ "error": { "code": code, "message": self.message(decision) } });
         let frame = envelope(END_STREAM, body.to_string().as_bytes());
-        answer(StatusCode::OK, "application/connect+json", frame)
+        answer(StatusCode::OK, content_type, frame)
     }
 
     fn message(&self, decision: &str) -> String {
@@ -279,8 +282,14 @@ mod tests {
         let response = Rejection::new(Reason::RateLimited).render(Dialect::Connect, "d");
         assert_eq!(response.status(), 429);
         assert!(body(response).starts_with(br#"{"code":"resource_exhausted""#));
-        let stream = body(Rejection::new(Reason::RateLimited).render(Dialect::ConnectStream, "d"));
-        assert_eq!(stream.first(), Some(&END_STREAM));
+        for (dialect, content_type) in [
+            (Dialect::ConnectStream, "application/connect+proto"),
+            (Dialect::ConnectStreamJson, "application/connect+json"),
+        ] {
+            let stream = Rejection::new(Reason::RateLimited).render(dialect, "d");
+            assert_eq!(stream.headers()[CONTENT_TYPE], content_type);
+            assert_eq!(body(stream).first(), Some(&END_STREAM));
+        }
     }
 
     #[test]
@@ -292,6 +301,7 @@ mod tests {
             Dialect::GrpcWebText,
             Dialect::Connect,
             Dialect::ConnectStream,
+            Dialect::ConnectStreamJson,
         ];
         for reason in Reason::ALL {
             for dialect in dialects {

@@ -1,0 +1,157 @@
+//! The command line: what it prints, and exit codes 0 (fine), 1 (the answer is no), 2 (usage).
+
+use std::process::Output;
+
+use crate::support::binary::{vestibule, with_file};
+
+const GOOD: &str = r#"
+    [listen.public]
+    bind = "127.0.0.1:0"
+    [upstream.api]
+    endpoints = ["http://127.0.0.1:9"]
+    [[route]]
+    name = "api"
+    path = "/api/*"
+    auth = "none"
+    upstream = "api"
+    [[route]]
+    name = "admin"
+    path = "/admin/*"
+    auth = "deny"
+    [[test]]
+    url = "http://a.example/api/x"
+    expect = "api"
+    [[test]]
+    url = "http://a.example/x"
+    expect = "no_route"
+"#;
+
+fn told(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+fn check(text: &str) -> (Option<i32>, String, String) {
+    with_file(text, |path| told(&vestibule(&["check", "-c", path])))
+}
+
+#[test]
+fn check_lists_what_is_public_and_runs_the_cases() {
+    let (code, stdout, stderr) = check(GOOD);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    let public = stdout.lines().find(|line| line.contains("PUBLIC")).unwrap();
+    assert!(
+        public.contains("/api") && public.contains("[api]"),
+        "{public}"
+    );
+    assert!(
+        stdout
+            .lines()
+            .any(|line| line.contains("closed") && line.contains("/admin")),
+        "{stdout}"
+    );
+    assert!(stdout.contains("2 test cases"));
+}
+
+#[test]
+fn check_tells_every_mistake_at_once_with_its_place() {
+    let (code, _, stderr) = check(
+        "[listen.public]\nbind = \"127.0.0.1:0\"\nbody_timout = \"5s\"\n[upstream.api]\nendpoints = [\"gopher://x\"]\n[[route]]\nupstream = \"api\"\n[[route]]\nauth = \"nobody\"\nupstream = \"api\"\n[limit.x]\nrate = \"fast\"",
+    );
+    assert_eq!(code, Some(1));
+    for (line, part) in [
+        (3, "body_timeout"),
+        (5, "gopher"),
+        (9, "nobody"),
+        (12, "fast"),
+    ] {
+        let place = format!("vestibule.toml:{line}:");
+        assert!(
+            stderr
+                .lines()
+                .any(|told| told.contains(&place) && told.contains(part)),
+            "{place} {part}\n{stderr}"
+        );
+    }
+    assert!(stderr.contains("auth"), "{stderr}");
+    assert!(
+        stderr
+            .lines()
+            .filter(|line| line.starts_with("error: "))
+            .count()
+            >= 5,
+        "{stderr}"
+    );
+}
+
+#[test]
+fn check_finds_names_that_lead_nowhere() {
+    let (code, _, stderr) = check(
+        "[listen.public]\nbind = \"127.0.0.1:0\"\n[upstream.backend]\nendpoints = [\"http://127.0.0.1:9\"]\n[[route]]\nauth = { any = [\"mian\"] }\nlimits = [\"logn\"]\nupstream = \"backnd\"\n[limit.login]\nrate = \"1/s\"\n[issuer.main]\nurl = \"https://i.example\"\naudiences = [\"a\"]",
+    );
+    assert_eq!(code, Some(1));
+    for word in ["`main`", "`login`", "`backend`"] {
+        assert!(stderr.contains(word), "no hint of {word}: {stderr}");
+    }
+}
+
+#[test]
+fn a_case_that_fails_is_a_no() {
+    let (code, _, stderr) = check(&GOOD.replace("expect = \"no_route\"", "expect = \"api\""));
+    assert_eq!(code, Some(1));
+    assert!(
+        stderr.contains("expected `api`, got `no_route`"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn what_is_shown_can_be_run() {
+    let shown = with_file(GOOD, |path| vestibule(&["show", "-c", path]));
+    assert_eq!(shown.status.code(), Some(0));
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("handshake_timeout = \"10s\""), "{shown}");
+    let again = with_file(&shown, |path| vestibule(&["show", "-c", path]));
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), shown);
+    assert_eq!(check(&shown).0, Some(0));
+}
+
+#[test]
+fn the_schema_is_json() {
+    let (code, stdout, _) = told(&vestibule(&["schema"]));
+    assert_eq!(code, Some(0));
+    let schema: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert!(schema["properties"]["route"].is_object());
+}
+
+#[test]
+fn a_wrong_command_line_is_2() {
+    for arguments in [&["serve"][..], &["check", "--no-such"], &[], &["run", "-c"]] {
+        let (code, stdout, stderr) = told(&vestibule(arguments));
+        assert_eq!(code, Some(2), "{arguments:?}");
+        assert!(stdout.is_empty() && stderr.contains("--help"), "{stderr}");
+    }
+    assert_eq!(told(&vestibule(&["--version"])).0, Some(0));
+    assert_eq!(told(&vestibule(&["--help"])).0, Some(0));
+}
+
+#[test]
+fn what_cannot_start_says_so_in_a_line() {
+    let (code, _, stderr) = told(&vestibule(&["run", "-c", "/no/such/file.toml"]));
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("/no/such/file.toml"), "{stderr}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let text = format!(
+        "{}\n[admin]\nbind = \"127.0.0.1:0\"",
+        GOOD.replace("127.0.0.1:0", &address.to_string())
+    );
+    let (code, _, stderr) = with_file(&text, |path| told(&vestibule(&["run", "-c", path])));
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains(&address.to_string()), "{stderr}");
+}

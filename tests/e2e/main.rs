@@ -1,0 +1,76 @@
+//! End to end: config, origin, gateway, client; what the client saw, and what the origin saw.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::large_futures,
+    clippy::needless_pass_by_value,
+    clippy::wildcard_imports,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "a test fails where it breaks, and nobody but a test uses it"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are the outside world: they spawn and look at the clock themselves"
+)]
+#![allow(
+    dead_code,
+    reason = "builders are whole, whichever of their words today's topics use"
+)]
+
+mod support;
+
+// Builders among themselves: an origin and a client without a gateway.
+mod builders;
+
+// One honest request, whole: heads, bodies, trailers, streaming, in flight.
+mod life;
+// Identity, hop-by-hop and forwarding headers; trusted proxies; edits.
+mod headers;
+// Canonical paths, hosts and methods; caps of heads.
+mod head;
+// Which route a request finds, and refusals in every dialect.
+mod routing;
+// Bearer tokens: algorithms, forgeries, issuers that fail.
+mod jwt;
+// Bursts, keys, addresses, and every way around a limit that does not work.
+mod limits;
+// Logins that live in a cookie.
+mod session;
+// Roles, scopes, claims, networks.
+mod authz;
+// Cross-origin rules.
+mod cors;
+// The three identity backends: the shipped examples in front of servers of their shape.
+mod backends;
+// Programs that others wrote, installed by tests/peers/install.
+mod peers;
+// Native gRPC: unary, streaming, trailers-only, cancellation, refusals.
+mod grpc;
+// gRPC-Web, translated and passed on.
+mod grpc_web;
+// Bytes that two readers could take apart in two ways, from clients and from origins.
+mod smuggling;
+// Configurations that take over, or do not, while requests pass.
+mod reload;
+// The graceful stop of the real binary, and its signals.
+mod drain;
+// Paths on their way to the backend.
+mod rewrite;
+// Answers that the gateway gives itself.
+mod redirect;
+// Bounds on time and size, of clients and of backends.
+mod timeouts;
+// Certificates by name, ALPN, versions.
+mod tls;
+// Metrics, reasons, access log.
+mod telemetry;
+// Probes, status, reload, and who may not ask.
+mod admin;
+// The commands of the binary and their exit codes.
+mod cli;
+// Every reason code has a test.
+mod refusals;

@@ -1,0 +1,47 @@
+//! Every reason for which a request can be refused is provoked by a test of this binary, or cannot be from outside.
+
+use std::path::Path;
+
+use vestibule::types::Reason;
+
+/// Codes that nothing a test can do provokes, and why.
+const UNPROVOKED: &[(&str, &str)] = &[
+    (
+        "bad_field",
+        "cookies that cannot be joined; but they are made of values that were header values already",
+    ),
+    (
+        "internal",
+        "a bug in the gateway: a panic, or a request that could not be made; the units of `server` have it",
+    ),
+];
+
+#[test]
+fn every_reason_has_a_test_that_names_it() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e");
+    let mut sources = String::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let is_topic =
+            path.extension().is_some_and(|end| end == "rs") && !path.ends_with("refusals.rs");
+        if is_topic {
+            sources.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+    let named = |code: &str| sources.contains(&format!("\"{code}\""));
+    let mut missing = Vec::new();
+    for reason in Reason::ALL {
+        let code = reason.code();
+        let excused = UNPROVOKED.iter().any(|(known, _)| *known == code);
+        if !excused && !named(code) {
+            missing.push(code);
+        }
+    }
+    assert!(missing.is_empty(), "no test names {missing:?}");
+    for (code, _) in UNPROVOKED {
+        assert!(
+            Reason::ALL.iter().any(|reason| reason.code() == *code),
+            "{code} is no reason"
+        );
+    }
+}

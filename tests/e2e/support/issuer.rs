@@ -1,0 +1,216 @@
+//! An issuer in this process: discovery, a key set that can fail in many ways, counters, keys, tokens.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use jsonwebtoken::Algorithm;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::token::{Key, Token};
+
+/// How the issuer fails, from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Accepts and closes.
+    Down,
+    Status500,
+    Html,
+    EmptySet,
+    /// A key set of ten mebibytes.
+    Huge,
+    /// Accepts and says nothing.
+    Hangs,
+}
+
+pub struct Issuer {
+    address: SocketAddr,
+    site: Arc<Site>,
+    accepting: JoinHandle<()>,
+}
+
+struct Site {
+    url: String,
+    fault: Mutex<Option<Fault>>,
+    published: Mutex<Vec<Value>>,
+    /// RS256, ES256, EdDSA.
+    signing: Mutex<[Key; 3]>,
+    key_set_fetches: AtomicUsize,
+    discoveries: AtomicUsize,
+    generation: AtomicUsize,
+}
+
+/// A running issuer with one key for each of RS256, ES256 and EdDSA.
+pub async fn run() -> Issuer {
+    let keys = keys(0);
+    let published = keys.iter().map(Key::jwk).collect();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let site = Arc::new(Site {
+        url: format!("http://{address}"),
+        fault: Mutex::new(None),
+        published: Mutex::new(published),
+        signing: Mutex::new(keys),
+        key_set_fetches: AtomicUsize::new(0),
+        discoveries: AtomicUsize::new(0),
+        generation: AtomicUsize::new(0),
+    });
+    let served = Arc::clone(&site);
+    let accepting = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let site = Arc::clone(&served);
+            tokio::spawn(async move {
+                let service = service_fn(move |request| {
+                    let site = Arc::clone(&site);
+                    async move { site.respond(&request).await }
+                });
+                let _ = http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    Issuer {
+        address,
+        site,
+        accepting,
+    }
+}
+
+fn keys(generation: usize) -> [Key; 3] {
+    let key = |algorithm| Key::generate(algorithm, &format!("{algorithm:?}-{generation}"));
+    [
+        key(Algorithm::RS256),
+        key(Algorithm::ES256),
+        key(Algorithm::EdDSA),
+    ]
+}
+
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Issuer {
+    pub fn url(&self) -> &str {
+        &self.site.url
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Fails so, or not at all.
+    pub fn fails(&self, fault: impl Into<Option<Fault>>) {
+        *self.site.fault.lock() = fault.into();
+    }
+
+    pub fn key(&self, algorithm: Algorithm) -> Key {
+        let keys = self.site.signing.lock();
+        let found = keys.iter().find(|key| key.algorithm == algorithm);
+        found.expect("one of three").clone()
+    }
+
+    /// A good token, signed with ES256.
+    pub fn token(&self) -> Token {
+        self.token_by(Algorithm::ES256)
+    }
+
+    pub fn token_by(&self, algorithm: Algorithm) -> Token {
+        Token::new(&self.key(algorithm), self.url())
+    }
+
+    /// New elliptic keys sign from now on; the old ones stay published where `keep` says so.
+    pub fn rotate(&self, keep: bool) {
+        let generation = self.site.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        let keys = keys(generation);
+        let mut published = self.site.published.lock();
+        if !keep {
+            published.clear();
+        }
+        published.extend(keys.iter().map(Key::jwk));
+        *self.site.signing.lock() = keys;
+    }
+
+    /// Publishes exactly this.
+    pub fn publish(&self, keys: Vec<Value>) {
+        *self.site.published.lock() = keys;
+    }
+
+    /// How often the key set was asked for, answered or not.
+    pub fn fetches(&self) -> usize {
+        self.site.key_set_fetches.load(Ordering::SeqCst)
+    }
+
+    pub fn discoveries(&self) -> usize {
+        self.site.discoveries.load(Ordering::SeqCst)
+    }
+}
+
+impl Site {
+    async fn respond(
+        &self,
+        request: &Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, &'static str> {
+        let path = request.uri().path().to_owned();
+        let counter = match path.as_str() {
+            "/keys" => &self.key_set_fetches,
+            _ => &self.discoveries,
+        };
+        counter.fetch_add(1, Ordering::SeqCst);
+        let fault = *self.fault.lock();
+        match (fault, path.as_str()) {
+            (Some(Fault::Down), _) => return Err("down"),
+            (Some(Fault::Hangs), _) => {
+                std::future::pending::<Infallible>().await;
+            }
+            (Some(Fault::Status500), _) => return Ok(answer(500, "text/plain", "oops")),
+            (Some(Fault::Html), _) => {
+                return Ok(answer(200, "text/html", "<html>maintenance</html>"));
+            }
+            (Some(Fault::EmptySet), "/keys") => {
+                return Ok(answer(200, "application/json", r#"{"keys":[]}"#));
+            }
+            (Some(Fault::Huge), "/keys") => {
+                let padding = " ".repeat(10 * 1024 * 1024);
+                let text = format!("{padding}{}", self.key_set());
+                return Ok(answer(200, "application/json", text));
+            }
+            _ => {}
+        }
+        Ok(match path.as_str() {
+            "/.well-known/openid-configuration" => {
+                let document =
+                    json!({ "issuer": self.url, "jwks_uri": format!("{}/keys", self.url) });
+                answer(200, "application/json", document.to_string())
+            }
+            "/keys" => answer(200, "application/json", self.key_set().to_string()),
+            _ => answer(404, "text/plain", "not found"),
+        })
+    }
+
+    fn key_set(&self) -> Value {
+        json!({ "keys": *self.published.lock() })
+    }
+}
+
+fn answer(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    Response::builder()
+        .status(status)
+        .header("content-type", content_type)
+        .body(Full::new(body.into()))
+        .unwrap()
+}
