@@ -40,6 +40,8 @@ mod jwt;
 mod limits;
 // Logins that live in a cookie.
 mod session;
+// Opaque tokens, and whom the gateway asks about them.
+mod introspection;
 // Roles, scopes, claims, networks.
 mod authz;
 // Cross-origin rules.
