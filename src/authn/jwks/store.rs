@@ -78,6 +78,19 @@ pub enum State {
     Expired,
 }
 
+impl State {
+    /// For operators.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NeverLoaded => "never_loaded",
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 /// What came of asking for an unknown `kid`.
 #[derive(Debug)]
 pub enum Answer {
