@@ -17,7 +17,7 @@ use crate::client_ip::Client;
 use crate::route::Head;
 use crate::snapshot::{Policy, Snapshot};
 use crate::telemetry::metrics::RouteMetrics;
-use crate::telemetry::{AccessLog, Metrics, Outcome, Record};
+use crate::telemetry::{AccessLog, Decision, Decisions, Metrics, Outcome, Record};
 use crate::types::body::{Body, BodyError, Fate, InFlight};
 use crate::types::{
     ConnFacts, Dialect, Principal, Protocol, Reason, Rejection, Request, Response, Scheme, clock,
@@ -34,6 +34,8 @@ pub struct Desk {
     pub metrics: Arc<Metrics>,
     /// The access log.
     pub access_log: AccessLog,
+    /// The last refusals.
+    pub decisions: Arc<Decisions>,
 }
 
 /// One request on its way, with everything that its log line will say.
@@ -187,6 +189,13 @@ impl Exchange {
             announce_close(&mut response);
         }
         self.metrics.reject(why.reason());
+        self.desk.decisions.keep(Decision::of(
+            self.id.clone(),
+            clock::wall(),
+            Arc::clone(&self.conn.listener_name),
+            self.policy.as_ref().map(|policy| Arc::clone(&policy.name)),
+            &why,
+        ));
         self.refusal = Some(why);
         response
     }
@@ -224,7 +233,7 @@ impl Exchange {
 
     /// Hands the ledger to the body, which closes it.
     #[must_use]
-    pub fn attach(mut self, response: Response) -> http::Response<Ledger> {
+    pub fn attach(mut self: Box<Self>, response: Response) -> http::Response<Ledger> {
         let response = if self.method == Method::HEAD {
             without_body(response)
         } else {
@@ -347,7 +356,7 @@ fn grpc_status(headers: &HeaderMap) -> Option<u32> {
 #[derive(Debug)]
 pub struct Ledger {
     body: Body,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
 }
 
 impl Ledger {

@@ -2,7 +2,7 @@
 //! once, here. `handle` is infallible: it renders what `run` refuses, in the caller's dialect.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH, EXPECT, HeaderValue};
 use http::{HeaderMap, Method};
 
 use crate::authn::{Ending, Logout};
+use crate::authz;
 use crate::client_ip::Client;
 use crate::cors;
 use crate::exchange::{Desk, Exchange, Ledger};
@@ -40,6 +41,8 @@ pub struct Shared {
     pub desk: Arc<Desk>,
     /// Exchanges in flight in the process.
     pub in_flight: Arc<Gauge>,
+    /// Whether the process is above its memory ceiling.
+    pub short_of_memory: AtomicBool,
 }
 
 impl Gateway {
@@ -67,26 +70,53 @@ impl Gateway {
 }
 
 /// Answers one request. The exchange rides on the answer's body and closes at its last byte.
-pub async fn handle(
-    gateway: &Gateway,
+///
+/// The future is moved about while it is young (into a task, for each stream of HTTP/2), so that its size is time: the
+/// request lies in it once, and the stages borrow it.
+pub fn handle(
+    gateway: Arc<Gateway>,
     conn: Arc<ConnFacts>,
     request: http::Request<hyper::body::Incoming>,
+) -> impl Future<Output = http::Response<Ledger>> + Send {
+    let mut request = request.map(Body::incoming);
+    async move {
+        let snapshot = gateway.snapshot();
+        let mut exchange = Box::new(Exchange::open(
+            &gateway.shared.desk,
+            conn,
+            &snapshot,
+            gateway.ids.next(),
+            &request,
+        ));
+        let brief = !request.body().is_empty() && is_brief(request.headers());
+        let answer = run(&gateway, &snapshot, &mut exchange, &mut request).await;
+        if brief {
+            exchange.discard(std::mem::take(request.body_mut())).await;
+        }
+        let mut response = answer.unwrap_or_else(|why| exchange.refuse(why));
+        exchange.dress(&mut response);
+        exchange.attach(response)
+    }
+}
+
+/// The answer to a head that was refused before it became a request. It is counted and logged as any other.
+pub(crate) fn refuse(
+    gateway: &Gateway,
+    conn: &Arc<ConnFacts>,
+    why: Rejection,
 ) -> http::Response<Ledger> {
     let snapshot = gateway.snapshot();
-    let mut request = request.map(Body::incoming);
-    let mut exchange = Exchange::open(
+    let mut request = Request::new(Body::empty());
+    // What the client sent in its place is in doubt, and the log must not hold it.
+    *request.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
+    let mut exchange = Box::new(Exchange::open(
         &gateway.shared.desk,
-        conn,
+        Arc::clone(conn),
         &snapshot,
         gateway.ids.next(),
         &request,
-    );
-    let brief = is_brief(request.headers());
-    let answer = run(gateway, &snapshot, &mut exchange, &mut request).await;
-    if brief {
-        exchange.discard(request.into_body()).await;
-    }
-    let mut response = answer.unwrap_or_else(|why| exchange.refuse(why));
+    ));
+    let mut response = exchange.refuse(why);
     exchange.dress(&mut response);
     exchange.attach(response)
 }
@@ -130,8 +160,17 @@ async fn run(
     }
     let principal = identify(gateway, policy, request).await?;
     exchange.principal(&principal);
+    let (method, headers) = (request.method(), request.headers());
+    policy.check_csrf(&principal, &client, &head, method, headers)?;
     policy.check_late_limits(&client, request.headers(), &principal)?;
-    let permit = policy.authz.decide(&principal, client.ip)?;
+    let asked = authz::Asked {
+        client: client.ip,
+        method: request.method(),
+        host: head.host(),
+        path: head.path(),
+        headers: request.headers(),
+    };
+    let permit = policy.authz.decide(&principal, &asked)?;
 
     let cluster = match &policy.action {
         Action::Forward(cluster) => cluster,
@@ -146,19 +185,19 @@ async fn run(
     let head = rewrite(snapshot, exchange, policy, head, request)?;
     let fate = request.body_mut().guard(policy.bounds(listener));
     exchange.request_body(fate.as_ref());
-    let (mut parts, body) = std::mem::take(request).into_parts(); // from here on it is the upstream's
     policy.transform.request(
-        &mut parts,
+        request,
         &transform::Facts {
+            conn: exchange.conn(),
             principal: &principal,
             client: &client,
             head: &head,
             request_id: exchange.id(),
+            wall: clock::wall,
         },
     )?;
-    let request = Request::from_parts(parts, body);
     let answer_in = grpc_web::answers_in(request.headers(), exchange.dialect());
-    let request = policy.transform.request_body(request, exchange.dialect())?;
+    policy.transform.request_body(request, exchange.dialect())?;
 
     let options = upstream::Forward {
         timeout: policy.timeout,
@@ -176,15 +215,21 @@ async fn run(
     Ok(policy.transform.response_body(response, answer_in))
 }
 
-/// Counts the exchange as in flight, unless too many are.
+/// Counts the exchange as in flight, unless too many are, or they hold too much memory. Where memory is short and nobody
+/// holds it, refusing would not free any: one at a time passes, so that the gateway cannot shut itself up for good.
 fn admit(gateway: &Gateway, snapshot: &Snapshot, exchange: &mut Exchange) -> Result<(), Rejection> {
-    let permit = gateway
-        .shared
-        .in_flight
-        .enter(snapshot.max_in_flight)
-        .ok_or_else(|| {
-            Rejection::new(Reason::Overloaded).retry_after(std::time::Duration::from_secs(1))
-        })?;
+    let shared = &gateway.shared;
+    let (most, why) = if shared.short_of_memory.load(Ordering::Relaxed) {
+        (1, "above max_memory")
+    } else {
+        (
+            snapshot.max_in_flight,
+            "max_in_flight requests are under way",
+        )
+    };
+    let permit = shared.in_flight.enter(most).ok_or_else(|| {
+        Rejection::because(Reason::Overloaded, why).retry_after(std::time::Duration::from_secs(1))
+    })?;
     exchange.count(permit);
     Ok(())
 }

@@ -758,9 +758,11 @@ impl Demand {
         authorities: &Authorities,
         problems: &mut Problems,
     ) -> Option<Self> {
-        let named = Named::find(&rules.any, &path.key("any"), authorities, problems)?;
+        let (names, path) = vouchers(rules, path, problems)?;
+        let everybody = !rules.all.is_empty();
+        let named = Named::find(names, everybody, &path, authorities, problems)?;
         Some(Self {
-            places: named.places(&path.key("any"), problems)?,
+            places: named.places(&path, problems)?,
             issuers: named.issuers.into(),
             sessions: named.sessions.into(),
             tokens: TokenDemands {
@@ -768,7 +770,38 @@ impl Demand {
                 refuses_outlived_keys: rules.on_issuer_down == OnIssuerDown::Deny,
             },
             optional: rules.optional,
+            first_of_all: names
+                .first()
+                .filter(|_| everybody)
+                .map(|name| name.as_str().into()),
         })
+    }
+}
+
+/// The names under `any` or `all`, and where they stand.
+fn vouchers<'r>(
+    rules: &'r AuthRules,
+    path: &KeyPath,
+    problems: &mut Problems,
+) -> Option<(&'r [String], KeyPath)> {
+    match (rules.any.is_empty(), rules.all.is_empty()) {
+        (true, true) => {
+            problems.push(
+                &path.key("any"),
+                "nobody is named here or under `all`: nobody could pass",
+            );
+            None
+        }
+        (false, false) => {
+            problems.push(&path.key("all"), "there is `any` already: say one of them");
+            None
+        }
+        (true, false) if rules.optional => {
+            problems.push(&path.key("optional"), "goes with `any` only");
+            None
+        }
+        (true, false) => Some((&rules.all, path.key("all"))),
+        (false, true) => Some((&rules.any, path.key("any"))),
     }
 }
 
@@ -781,7 +814,11 @@ impl Revokes {
         problems: &mut Problems,
     ) -> Option<Self> {
         let path = path.key("any");
-        let named = Named::find(&revokes.any, &path, authorities, problems)?;
+        if revokes.any.is_empty() {
+            problems.push(&path, "is empty: nothing would end");
+            return None;
+        }
+        let named = Named::find(&revokes.any, false, &path, authorities, problems)?;
         Some(Self {
             places: named.places(&path, problems)?,
             issuers: named.issuers.into(),
@@ -833,19 +870,18 @@ impl Logout {
 struct Named {
     issuers: Vec<Arc<Issuer>>,
     sessions: Vec<Arc<Session>>,
+    /// Whether every one of them must vouch, not one alone.
+    everybody: bool,
 }
 
 impl Named {
     fn find(
         names: &[String],
+        everybody: bool,
         path: &KeyPath,
         authorities: &Authorities,
         problems: &mut Problems,
     ) -> Option<Self> {
-        if names.is_empty() {
-            problems.push(path, "is empty: nobody could pass");
-            return None;
-        }
         let mut issuers: Vec<Arc<Issuer>> = Vec::new();
         let mut sessions: Vec<Arc<Session>> = Vec::new();
         let mut seen = BTreeSet::new();
@@ -866,7 +902,11 @@ impl Named {
                 is_whole = false;
             }
         }
-        is_whole.then_some(Self { issuers, sessions })
+        is_whole.then_some(Self {
+            issuers,
+            sessions,
+            everybody,
+        })
     }
 
     /// Where their credentials stand.
@@ -914,11 +954,17 @@ impl Bench {
     ) -> Option<Self> {
         let stands_here = |issuer: &&Arc<Issuer>| issuer.header.as_ref() == name;
         let issuers: Vec<_> = named.issuers.iter().filter(stands_here).cloned().collect();
+        if named.everybody && issuers.len() > 1 {
+            let message = "two issuers cannot both vouch: a request has room for one bearer token";
+            problems.push(path, message);
+            return None;
+        }
         let opaque = issuers.iter().filter(|issuer| issuer.takes_opaque());
         let mut others: Vec<(Other, Arc<str>)> = opaque
             .map(|issuer| (Other::Issuer(Arc::clone(issuer)), Arc::clone(issuer.name())))
             .collect();
-        if name.is_none() {
+        // Where all must vouch, a session does so by its cookie.
+        if name.is_none() && !named.everybody {
             let asked = named.sessions.iter().filter(|one| one.takes_bearer());
             others
                 .extend(asked.map(|one| (Other::Session(Arc::clone(one)), Arc::clone(one.name()))));

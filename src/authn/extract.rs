@@ -75,6 +75,40 @@ pub fn find<'h>(
     }
 }
 
+/// Finds every wanted credential, for a route that demands all of them; `None` when one is missing.
+///
+/// # Errors
+/// As [`find`]; and [`Reason::CredentialAmbiguous`] for a bearer token that nobody asked for.
+pub fn find_all<'h>(
+    headers: &'h HeaderMap,
+    wanted: Wanted<'_>,
+) -> Result<Option<Vec<Credential<'h>>>, Rejection> {
+    let mut found = Vec::with_capacity(wanted.headers.len() + wanted.cookies.len() + 1);
+    match authorization(headers)? {
+        Authorization::Bearer(token) if wanted.bearer => {
+            found.push(Credential::Bearer(bearer_token(token)?));
+        }
+        Authorization::Bearer(_) => {
+            return Err(ambiguous("a bearer token beside what was asked for"));
+        }
+        _ if wanted.bearer => return Ok(None),
+        _ => {}
+    }
+    for position in 0..wanted.headers.len() {
+        match in_header(headers, wanted.headers, position)? {
+            Some(credential) => found.push(credential),
+            None => return Ok(None),
+        }
+    }
+    for (position, name) in wanted.cookies.iter().enumerate() {
+        match cookie(headers, name)? {
+            Some(value) => found.push(Credential::Cookie { position, value }),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(found))
+}
+
 /// Everything among `headers` that could be one of the wanted credentials, however many there are: for whoever ends
 /// credentials, never for whoever lets somebody in.
 pub fn each<'h>(headers: &'h HeaderMap, wanted: Wanted<'_>) -> Vec<Credential<'h>> {
@@ -90,6 +124,12 @@ pub fn each<'h>(headers: &'h HeaderMap, wanted: Wanted<'_>) -> Vec<Credential<'h
         found.extend(value.map(|value| Credential::Cookie { position, value }));
     }
     found
+}
+
+/// Whether a bearer token is shown.
+#[must_use]
+pub fn has_bearer(headers: &HeaderMap) -> bool {
+    matches!(authorization(headers), Ok(Authorization::Bearer(_)))
 }
 
 enum Authorization<'h> {

@@ -18,8 +18,10 @@ pub mod logout;
 pub mod revoke;
 pub mod session;
 
+mod all;
 mod answers;
 mod compile;
+mod explain;
 mod introspection;
 
 #[cfg(test)]
@@ -40,6 +42,7 @@ use extract::{Credential, Wanted};
 use jwt::{Shape, claims, shape};
 
 pub use ending::{Ending, Revokes};
+pub use explain::Check;
 pub use issuer::Issuer;
 pub use jwt::verify::{SelfTestFailed, self_test};
 pub use logout::Logout;
@@ -73,6 +76,8 @@ struct Demand {
     places: Places,
     tokens: TokenDemands,
     optional: bool,
+    /// Under `all`: the one by whose word the caller is known. Every one must vouch then, not one alone.
+    first_of_all: Option<Arc<str>>,
 }
 
 /// Where credentials may stand, and who judges what stands there.
@@ -134,6 +139,21 @@ impl Authn {
         self.demand.as_ref().map_or(&[], |demand| &demand.sessions)
     }
 
+    /// Whether a cookie told who the caller is: a browser sends it along, whoever made it send the request.
+    #[must_use]
+    pub fn is_by_cookie(&self, principal: &Principal, headers: &HeaderMap) -> bool {
+        let Some(demand) = &self.demand else {
+            return false;
+        };
+        let mut sessions = demand.sessions.iter();
+        let session = sessions.find(|session| *session.name() == principal.source);
+        session.is_some_and(|session| {
+            // A session that takes bearers was shown one, where there is one: a request shows one credential.
+            let by_bearer = session.takes_bearer() && demand.first_of_all.is_none();
+            !(by_bearer && extract::has_bearer(headers))
+        })
+    }
+
     /// Finds out who sent a request with these headers.
     ///
     /// # Errors
@@ -147,22 +167,40 @@ impl Authn {
         let Some(demand) = &self.demand else {
             return Ok(Principal::anonymous());
         };
-        let (places, tokens) = (&demand.places, &demand.tokens);
-        match extract::find(headers, places.wanted())? {
-            Some(Credential::Bearer(token)) => {
+        if let Some(first) = &demand.first_of_all {
+            // Boxed: this is the rare way, and its size would be the size of every exchange.
+            return Box::pin(demand.identify_all(first, pools, headers, wall)).await;
+        }
+        match extract::find(headers, demand.places.wanted())? {
+            Some(credential) => demand.identify(credential, pools, wall).await,
+            None if demand.optional => Ok(Principal::anonymous()),
+            None => Err(missing()),
+        }
+    }
+}
+
+impl Demand {
+    /// Who the caller is, by one credential: whoever judges the place where it stands tells.
+    async fn identify(
+        &self,
+        credential: Credential<'_>,
+        pools: &Pools,
+        wall: SystemTime,
+    ) -> Result<Principal, Rejection> {
+        let (places, tokens) = (&self.places, &self.tokens);
+        match credential {
+            Credential::Bearer(token) => {
                 let bench = places.bearer.as_ref().ok_or_else(missing)?;
                 bench.identify(tokens, pools, token, wall).await
             }
-            Some(Credential::Header { position, value }) => {
+            Credential::Header { position, value } => {
                 let bench = places.header_benches.get(position).ok_or_else(missing)?;
                 bench.identify(tokens, pools, value, wall).await
             }
-            Some(Credential::Cookie { position, value }) => {
+            Credential::Cookie { position, value } => {
                 let session = places.sessions.get(position).ok_or_else(missing)?;
                 session.identify_cookie(tokens, pools, value, wall).await
             }
-            None if demand.optional => Ok(Principal::anonymous()),
-            None => Err(missing()),
         }
     }
 }
@@ -219,10 +257,7 @@ impl Bench {
         let Some(issuer) = chosen(&self.issuers, &shape) else {
             return match &self.other {
                 Some(Other::Session(session)) => session.identify_bearer(pools, token).await,
-                _ => Err(refused(
-                    Reason::TokenIssuer,
-                    "`iss` is none of the route's issuers",
-                )),
+                _ => Err(other_issuer()),
             };
         };
         shape::check_size(token, issuer.max_token)?;
@@ -295,6 +330,10 @@ fn chosen<'i>(issuers: &'i [Arc<Issuer>], shape: &Shape<'_>) -> Option<&'i Issue
         .iter()
         .find(|issuer| stated == Some(issuer.url()))
         .map(AsRef::as_ref)
+}
+
+fn other_issuer() -> Rejection {
+    refused(Reason::TokenIssuer, "`iss` is none of the route's issuers")
 }
 
 fn no_jwt(token: &str) -> Rejection {

@@ -71,6 +71,12 @@ pub struct Listen {
     /// Most concurrent streams of an h2 connection.
     #[serde(default = "one_hundred")]
     pub max_streams: u32,
+    /// Most PINGs and SETTINGS of an h2 client in 10 s, beyond those that answer what we sent; more end the connection.
+    #[serde(default = "one_hundred")]
+    pub max_control_frames: u32,
+    /// Most streams that an h2 client may reset in 10 s; more end the connection.
+    #[serde(default = "two_hundred")]
+    pub max_resets: u32,
 }
 
 /// TLS of a listener.
@@ -171,6 +177,9 @@ fn target_size() -> ByteSize {
 }
 fn one_hundred() -> u32 {
     100
+}
+fn two_hundred() -> u32 {
+    200
 }
 fn one_thousand() -> u32 {
     1_000

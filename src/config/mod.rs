@@ -10,7 +10,9 @@ pub mod secret;
 pub mod value;
 
 mod admin;
+mod assertion;
 mod auth;
+mod csrf;
 mod issuer;
 mod limit;
 mod listen;
@@ -28,15 +30,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use admin::{AccessLog, Admin, Log};
+pub use assertion::Assertion;
 pub use auth::{Auth, AuthRules, OnIssuerDown};
+pub use csrf::{Csrf, CsrfOrigins};
 pub use error::{ConfigError, KeyPath, Problems};
 pub use issuer::{Algorithm, ClientAuth, Introspected, Introspection, Issuer};
 pub use limit::{Limit, LimitKey};
 pub use listen::{Certificate, KeyPair, Listen, Tls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub use route::{
-    BackchannelLogout, Cors, Edit, Edits, EncodedSlash, GrpcWeb, Redirect, Respond, Revokes,
-    Rewrite, Route, Test,
+    BackchannelLogout, Bearer, Cors, Edit, Edits, EncodedSlash, GrpcWeb, Publish, Redirect,
+    Respond, Revokes, Rewrite, Route, Test,
 };
 pub use secret::{Secret, SecretError};
 pub use session::{Probe, Session, SessionMap};
@@ -56,12 +60,16 @@ pub struct Config {
     pub drain_timeout: Span,
     /// Most requests in flight in the whole process; more are answered 503.
     pub max_in_flight: u32,
+    /// Most memory of the process; while it holds more, requests are answered 503. Default: no bound of ours.
+    pub max_memory: Option<ByteSize>,
     /// Folder for what should survive a restart.
     pub state_dir: Option<PathBuf>,
     /// The admin listener.
     pub admin: Admin,
     /// What is written down.
     pub log: Log,
+    /// How the caller's identity is signed for upstreams.
+    pub assertion: Assertion,
     /// Sockets that clients connect to, by name.
     pub listen: BTreeMap<String, Listen>,
     /// Groups of endpoints that requests are forwarded to, by name.
@@ -86,9 +94,11 @@ impl Default for Config {
             workers: None,
             drain_timeout: Span::seconds(30),
             max_in_flight: 10_000,
+            max_memory: None,
             state_dir: None,
             admin: Admin::default(),
             log: Log::default(),
+            assertion: Assertion::default(),
             listen: BTreeMap::new(),
             upstream: BTreeMap::new(),
             issuer: BTreeMap::new(),

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::background::{self, Background};
-use super::{Command, House, admin, reload, worker};
+use super::{Command, House, admin, memory, reload, worker};
 use crate::telemetry::Guard;
 use crate::types::task;
 
@@ -62,6 +62,7 @@ async fn serve(
         "sweep limits",
         background::sweep_limits(Arc::clone(&house.shared)),
     );
+    task::spawn("memory", memory::watch(Arc::clone(&house.shared)));
     task::spawn(
         "admin",
         admin::serve(Arc::clone(house), admin, commands.clone()),

@@ -7,6 +7,8 @@ mod admin;
 mod background;
 mod bind;
 mod control;
+mod memory;
+mod open_files;
 mod reload;
 mod worker;
 
@@ -15,6 +17,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -27,10 +30,11 @@ use crate::exchange::Desk;
 use crate::pipeline::Shared;
 use crate::server::{Drain, Listener};
 use crate::snapshot::Snapshot;
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{AccessLog, Decisions, Metrics};
 use crate::types::body::Gauge;
 use crate::types::clock;
 
+pub use admin::ask;
 pub use bind::Bound;
 pub use reload::Reloaded;
 
@@ -153,8 +157,10 @@ pub fn start(source: Source) -> Result<Running, StartError> {
             desk: Arc::new(Desk {
                 metrics: Arc::clone(&metrics),
                 access_log: access_log.clone(),
+                decisions: Arc::new(Decisions::default()),
             }),
             in_flight: Arc::new(Gauge::default()),
+            short_of_memory: AtomicBool::new(false),
         }),
         metrics,
         access_log,
@@ -163,6 +169,7 @@ pub fn start(source: Source) -> Result<Running, StartError> {
         listeners: listeners(&config),
         last_reload: Mutex::new(None),
     });
+    house.shared.snapshot.load().save_keys();
     house.metrics.config_in_force(1, clock::wall());
     let bound = sockets.bound();
     let admin_address = admin.local_addr().map_err(StartError::Resource)?;
@@ -221,9 +228,10 @@ pub fn command_runtime() -> io::Result<tokio::runtime::Runtime> {
 }
 
 fn listeners(config: &Config) -> Vec<Arc<Listener>> {
+    let most = open_files::most_connections(config);
     let names = config.listen.keys().enumerate();
     names
-        .map(|(position, name)| Listener::new(position, name.as_str()))
+        .map(|(position, name)| Listener::new(position, name.as_str(), most))
         .collect()
 }
 

@@ -25,6 +25,12 @@ pub(super) fn inspect<'a>(
     let mut framing = Framing::default();
     for (name, value) in headers {
         size += name.as_str().len() + value.len() + FIELD_OVERHEAD;
+        if version == Version::HTTP_2 && is_padded(value) {
+            return Err(Rejection::because(
+                Reason::BadField,
+                "a field value is padded",
+            ));
+        }
         if *name == HOST {
             if host.replace(value).is_some() {
                 return Err(Rejection::because(Reason::BadHost, "two Host headers"));
@@ -44,6 +50,14 @@ pub(super) fn inspect<'a>(
         return Err(bad("both Content-Length and Transfer-Encoding"));
     }
     Ok(host)
+}
+
+/// HTTP/1 takes the white space around a value away; in HTTP/2 it must not be there (RFC 9113 section 8.2.1). Were it let
+/// through, it would be gone behind an HTTP/1 hop, and two readers had read two values.
+fn is_padded(value: &HeaderValue) -> bool {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let bytes = value.as_bytes();
+    bytes.first().is_some_and(is_space) || bytes.last().is_some_and(is_space)
 }
 
 #[derive(Default)]
@@ -202,6 +216,16 @@ mod tests {
                 Some(Reason::UnsupportedCoding),
             );
         }
+    }
+
+    #[test]
+    fn padded_values_are_refused_in_http_2() {
+        for value in [" a", "a ", "\ta", "a\t", " "] {
+            let lines = [("x", value)];
+            assert_eq!(judge(Version::HTTP_2, &lines), Some(Reason::BadField));
+            assert_eq!(judge(Version::HTTP_11, &lines), None);
+        }
+        assert_eq!(judge(Version::HTTP_2, &[("x", ""), ("y", "a b")]), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::caps::{Full, Seat};
 use super::connection::{Arrival, canonical, serve};
 use super::drain::{Drain, Stage};
+use super::pace::Pace;
 use super::{Event, Handler, Listener};
 use crate::snapshot::ListenerLimits;
 use crate::types::task;
@@ -24,91 +25,115 @@ pub async fn accept<H: Handler>(
     drain: Drain,
 ) {
     let mut ear = drain.ear();
-    let accepting = accept_all(&listener, &socket, &handler, &drain);
-    let _: Option<()> = ear.until(Stage::Draining, accepting).await;
+    let door = Door {
+        listener,
+        handler,
+        drain,
+        pace: Arc::default(),
+    };
+    let _: Option<()> = ear.until(Stage::Draining, door.accept_all(&socket)).await;
 }
 
-async fn accept_all<H: Handler>(
-    listener: &Arc<Listener>,
-    socket: &TcpListener,
-    handler: &Arc<H>,
-    drain: &Drain,
-) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        wait_for_room(listener, handler).await;
-        match poll_fn(|cx| socket.poll_accept(cx)).await {
-            Ok((stream, peer)) => {
-                pause = FIRST_PAUSE;
-                admit(listener, handler, drain, stream, canonical(peer)).await;
-            }
-            Err(error) if is_the_clients_fault(&error) => {}
-            Err(error) => {
-                handler.note(listener.id, Event::AcceptFailed);
-                tracing::warn!(listener = %listener.name, %error, "cannot accept; pausing");
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+/// One worker's side of a listener.
+struct Door<H> {
+    listener: Arc<Listener>,
+    handler: Arc<H>,
+    drain: Drain,
+    pace: Arc<Pace>,
+}
+
+impl<H: Handler> Door<H> {
+    async fn accept_all(&self, socket: &TcpListener) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            self.wait_for_room().await;
+            self.wait_for_descriptors().await;
+            match poll_fn(|cx| socket.poll_accept(cx)).await {
+                Ok((stream, peer)) => {
+                    pause = FIRST_PAUSE;
+                    self.admit(stream, canonical(peer)).await;
+                }
+                Err(error) if is_the_clients_fault(&error) => {}
+                Err(error) => {
+                    self.note(Event::AcceptFailed);
+                    tracing::warn!(listener = %self.listener.name, %error, "cannot accept; pausing");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
         }
     }
-}
 
-/// At the cap new connections stay in the kernel's queue. The cap is read again now and then: a reload may raise it.
-async fn wait_for_room<H: Handler>(listener: &Listener, handler: &Arc<H>) {
-    loop {
-        let max = handler.limits(listener.id).max_connections;
-        let room = listener.caps.room(max);
-        if timeout(Duration::from_secs(1), room).await.is_ok() {
+    /// At the cap new connections stay in the kernel's queue. The cap is read again now and then: a reload may raise it.
+    async fn wait_for_room(&self) {
+        loop {
+            let max = self.handler.limits(self.listener.id).max_connections;
+            let room = self.listener.caps.room(max);
+            if timeout(Duration::from_secs(1), room).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// The last file descriptors are for the upstream connections of those who are here already.
+    async fn wait_for_descriptors(&self) {
+        let most = self.listener.most_in_process;
+        if self.drain.live() < most {
             return;
         }
-    }
-}
-
-async fn admit<H: Handler>(
-    listener: &Arc<Listener>,
-    handler: &Arc<H>,
-    drain: &Drain,
-    stream: TcpStream,
-    peer: SocketAddr,
-) {
-    let Some((seat, limits)) = seat(listener, handler, peer).await else {
-        handler.note(listener.id, Event::PerIpCap);
-        return;
-    };
-    handler.note(listener.id, Event::Accepted);
-    // A socket that cannot be set up is dead already; the first read tells.
-    let _ = stream.set_nodelay(true);
-    let arrival = Arrival {
-        handler: Arc::clone(handler),
-        listener: Arc::clone(listener),
-        limits,
-        stream,
-        peer,
-        counted: (seat, drain.enter()),
-        drain: drain.clone(),
-    };
-    let mut ear = drain.ear();
-    drop(task::spawn("connection", async move {
-        let _: Option<()> = ear.until(Stage::Aborting, serve(arrival)).await;
-    }));
-}
-
-/// A place for the connection; `None` if its address holds too many. Another worker may have taken the last place since
-/// this one looked, so that up to one connection per worker waits here.
-async fn seat<H: Handler>(
-    listener: &Arc<Listener>,
-    handler: &Arc<H>,
-    peer: SocketAddr,
-) -> Option<(Seat, Arc<ListenerLimits>)> {
-    let counted = (!handler.trusts(listener.id, peer.ip())).then_some(peer.ip());
-    loop {
-        let limits = handler.limits(listener.id);
-        let (max, max_per_ip) = (limits.max_connections, limits.max_connections_per_ip);
-        match listener.caps.enter(counted, max, max_per_ip) {
-            Ok(seat) => return Some((seat, limits)),
-            Err(Full::PerIp) => return None,
-            Err(Full::Total) => wait_for_room(listener, handler).await,
+        self.note(Event::NoDescriptors);
+        tracing::warn!(
+            listener = %self.listener.name,
+            connections = most,
+            "the limit of file descriptors allows no more connections; pausing"
+        );
+        while self.drain.live() >= most {
+            sleep(FIRST_PAUSE).await;
         }
+    }
+
+    async fn admit(&self, stream: TcpStream, peer: SocketAddr) {
+        let Some((seat, limits)) = self.seat(peer).await else {
+            return self.note(Event::PerIpCap);
+        };
+        self.note(Event::Accepted);
+        // A socket that cannot be set up is dead already; the first read tells.
+        let _ = stream.set_nodelay(true);
+        let arrival = Arrival {
+            handler: Arc::clone(&self.handler),
+            listener: Arc::clone(&self.listener),
+            limits,
+            stream,
+            peer,
+            counted: (seat, self.drain.enter()),
+            drain: self.drain.clone(),
+            pace: Arc::clone(&self.pace),
+        };
+        let mut ear = self.drain.ear();
+        drop(task::spawn("connection", async move {
+            let _: Option<()> = ear.until(Stage::Aborting, serve(arrival)).await;
+        }));
+    }
+
+    /// A place for the connection; `None` if its address holds too many. Another worker may have taken the last place
+    /// since this one looked, so that up to one connection per worker waits here.
+    async fn seat(&self, peer: SocketAddr) -> Option<(Seat, Arc<ListenerLimits>)> {
+        let listener = &self.listener;
+        let trusted = self.handler.trusts(listener.id, peer.ip());
+        let counted = (!trusted).then_some(peer.ip());
+        loop {
+            let limits = self.handler.limits(listener.id);
+            let (max, max_per_ip) = (limits.max_connections, limits.max_connections_per_ip);
+            match listener.caps.enter(counted, max, max_per_ip) {
+                Ok(seat) => return Some((seat, limits)),
+                Err(Full::PerIp) => return None,
+                Err(Full::Total) => self.wait_for_room().await,
+            }
+        }
+    }
+
+    fn note(&self, event: Event) {
+        self.handler.note(self.listener.id, event);
     }
 }
 

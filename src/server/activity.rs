@@ -1,9 +1,10 @@
 //! What a connection is doing, as told by those who see it: the socket's bytes, the exchanges.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::h1::Refusal;
 use crate::types::clock;
 
 /// The running notes of one connection. Written from its tasks, all on one thread; the atomics are for `Send` alone.
@@ -20,6 +21,46 @@ pub(super) struct Activity {
     writes: AtomicU64,
     closing: AtomicBool,
     flooded: AtomicBool,
+    overdue: AtomicBool,
+    refusal: OnceLock<Refusal>,
+    switch: AtomicU8,
+    early: AtomicBool,
+    step: AtomicU8,
+    windows: Windows,
+}
+
+/// What an h2 client lets us send, as far as its frames tell.
+#[derive(Debug)]
+struct Windows {
+    /// The window that each stream begins with.
+    stream: AtomicU32,
+    /// What is left of the connection's. Below zero when streams were reset before they sent what they were given:
+    /// nobody tells how much that was.
+    connection: AtomicI64,
+}
+
+/// What an h2 stream did when it was polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing that we see.
+    None,
+    /// It waits for the handler, or for the body of its answer.
+    Waited,
+    /// It was given a piece of its answer.
+    Sent,
+}
+
+/// Where an HTTP/1 request for another protocol stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Switch {
+    /// Nobody asked.
+    None,
+    /// Asked, and not answered.
+    Asked,
+    /// The protocol is switched.
+    Done,
+    /// The connection goes on as it was.
+    Declined,
 }
 
 impl Activity {
@@ -36,6 +77,15 @@ impl Activity {
             writes: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             flooded: AtomicBool::new(false),
+            overdue: AtomicBool::new(false),
+            refusal: OnceLock::new(),
+            switch: AtomicU8::new(Switch::None as u8),
+            early: AtomicBool::new(false),
+            step: AtomicU8::new(Step::None as u8),
+            windows: Windows {
+                stream: AtomicU32::new(DEFAULT_WINDOW),
+                connection: AtomicI64::new(i64::from(DEFAULT_WINDOW)),
+            },
         })
     }
 
@@ -51,7 +101,6 @@ impl Activity {
         if self.worn() {
             self.set_closing();
         }
-        self.head.store(false, Ordering::Relaxed);
         OpenExchange(Arc::clone(self))
     }
 
@@ -134,6 +183,87 @@ impl Activity {
     pub(super) fn flooded(&self) -> bool {
         self.flooded.load(Ordering::Relaxed)
     }
+
+    /// The client has had long enough for its head: it is to be refused.
+    pub(super) fn set_overdue(&self) {
+        self.overdue.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn overdue(&self) -> bool {
+        self.overdue.load(Ordering::Relaxed)
+    }
+
+    /// A head was refused before hyper saw it. The first refusal is the last: nothing is read behind it.
+    pub(super) fn refuse(&self, why: Refusal) {
+        let _ = self.refusal.set(why);
+    }
+
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.refusal.get().copied()
+    }
+
+    /// Notes where the request for another protocol stands. One is under way at most: nothing is read behind it.
+    pub(super) fn set_switch(&self, switch: Switch) {
+        self.switch.store(switch as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn switch(&self) -> Switch {
+        match self.switch.load(Ordering::Relaxed) {
+            1 => Switch::Asked,
+            2 => Switch::Done,
+            3 => Switch::Declined,
+            _ => Switch::None,
+        }
+    }
+
+    /// Bytes came behind a request for another protocol, before it was answered.
+    pub(super) fn set_early(&self) {
+        self.early.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn early(&self) -> bool {
+        self.early.load(Ordering::Relaxed)
+    }
+
+    /// Notes what the stream that is being polled does. Streams are polled one after the other.
+    pub(super) fn set_step(&self, step: Step) {
+        self.step.store(step as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn step(&self) -> Step {
+        match self.step.load(Ordering::Relaxed) {
+            1 => Step::Waited,
+            2 => Step::Sent,
+            _ => Step::None,
+        }
+    }
+
+    /// The h2 client says how much each of its streams takes to begin with.
+    pub(super) fn set_stream_window(&self, bytes: u32) {
+        self.windows.stream.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The h2 client takes more on the whole connection.
+    pub(super) fn widen(&self, bytes: u32) {
+        let connection = &self.windows.connection;
+        connection.fetch_add(i64::from(bytes), Ordering::Relaxed);
+    }
+
+    /// Whether the client's windows let `bytes` more through, on a stream that has sent `before`.
+    pub(super) fn covers(&self, before: u64, bytes: usize) -> bool {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let left = self.windows.connection.load(Ordering::Relaxed);
+        let stream = self.windows.stream.load(Ordering::Relaxed);
+        u64::try_from(left).is_ok_and(|left| bytes <= left)
+            && before.saturating_add(bytes) <= u64::from(stream)
+    }
+
+    /// Bytes were given to h2 to send.
+    pub(super) fn spend(&self, bytes: usize) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let connection = &self.windows.connection;
+        connection.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// An exchange under way.
@@ -155,3 +285,6 @@ impl Drop for OpenExchange {
         }
     }
 }
+
+/// The windows before anybody says otherwise (RFC 9113 section 6.9.2).
+const DEFAULT_WINDOW: u32 = 65_535;

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use http::Request;
+use http::header::UPGRADE;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -17,17 +18,20 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::activity::Activity;
+use super::activity::{Activity, Switch};
 use super::caps::Seat;
 use super::drain::Guest;
 use super::exchange::Isolated;
 use super::frames::Frames;
-use super::io::Transport;
+use super::h1::{Gate, HeadBounds, STAND_IN_METHOD};
+use super::io::{Reader, Transport};
+use super::pace::Pace;
 use super::sniff::{Prefix, sniff};
+use super::streams::Streams;
 use super::watch::{Verdict, Watch};
 use super::{Drain, Event, Handler, Listener};
 use crate::snapshot::ListenerLimits;
-use crate::types::{ConnFacts, Protocol, Scheme, clock, task};
+use crate::types::{ConnFacts, Protocol, Scheme, address_text, clock};
 
 /// A connection that was just accepted.
 pub(super) struct Arrival<H> {
@@ -38,6 +42,7 @@ pub(super) struct Arrival<H> {
     pub(super) peer: SocketAddr,
     pub(super) counted: (Seat, Guest),
     pub(super) drain: Drain,
+    pub(super) pace: Arc<Pace>,
 }
 
 /// Serves the connection until it ends.
@@ -55,7 +60,8 @@ async fn serve_tls<H: Handler>(arrival: Arrival<H>, config: Arc<rustls::ServerCo
         session.set_buffer_limit(Some(TLS_BUFFER));
     });
     // One deadline over the whole handshake, however the ClientHello is cut.
-    let stream = match timeout(arrival.limits.handshake_timeout, accept).await {
+    let handshake = arrival.pace.keep(accept);
+    let stream = match timeout(arrival.limits.handshake_timeout, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(_)) => return handler.note(listener, Event::HandshakeFailed),
         Err(_) => return handler.note(listener, Event::HandshakeTimeout),
@@ -129,6 +135,7 @@ impl Facts {
             listener: self.listener.id,
             listener_name: Arc::clone(&self.listener.name),
             peer: self.peer,
+            peer_text: address_text(self.peer.ip()),
             local: self.local,
             scheme,
             protocol,
@@ -162,21 +169,24 @@ impl<H: Handler> Served<H> {
     {
         let activity = Activity::new(self.started, self.limits.max_requests_per_connection);
         let protocol = self.conn.protocol;
-        let frames = (protocol == Protocol::Http2)
-            .then(|| Box::new(Frames::new(Arc::clone(&activity), &self.limits)));
-        let transport = Transport::new(stream, prefix, Arc::clone(&activity), frames, counted);
+        let reader = self.reader(&activity);
+        let transport = Transport::new(stream, prefix, Arc::clone(&activity), reader, counted);
         let io = TokioIo::new(transport);
         let service = {
             let (handler, conn) = (Arc::clone(&self.handler), Arc::clone(&self.conn));
             let activity = Arc::clone(&activity);
             service_fn(move |request: Request<Incoming>| {
+                let open = activity.open();
+                let (handler, conn) = (Arc::clone(&handler), Arc::clone(&conn));
+                if let Some(why) = activity.refusal()
+                    && request.method().as_str() == STAND_IN_METHOD
+                {
+                    return Isolated::refused(why, open, handler, conn);
+                }
+                let switching =
+                    activity.switch() == Switch::Asked && request.headers().contains_key(UPGRADE);
                 let handling = Arc::clone(&handler).handle(Arc::clone(&conn), request);
-                Isolated::new(
-                    handling,
-                    activity.open(),
-                    Arc::clone(&handler),
-                    Arc::clone(&conn),
-                )
+                Isolated::new(handling, switching, open, handler, conn)
             })
         };
         let end = match protocol {
@@ -186,12 +196,33 @@ impl<H: Handler> Served<H> {
                     .await
             }
             Protocol::Http2 => {
-                let served = http2_builder(&self.limits).serve_connection(io, service);
+                let streams = Streams {
+                    handler: Arc::clone(&self.handler),
+                    listener: self.conn.listener,
+                    activity: Arc::clone(&activity),
+                    patience: self.limits.write_timeout,
+                };
+                let served = http2_builder(&self.limits, streams).serve_connection(io, service);
                 self.drive(Box::pin(served), &activity).await
             }
         };
         if let Some(event) = end {
             self.handler.note(self.conn.listener, event);
+        }
+    }
+
+    fn reader(&self, activity: &Arc<Activity>) -> Reader {
+        let activity = Arc::clone(activity);
+        match self.conn.protocol {
+            Protocol::Http1 => {
+                let bounds = HeadBounds {
+                    max_head: self.limits.max_head,
+                    max_fields: self.limits.max_fields,
+                    max_target: self.limits.max_target,
+                };
+                Reader::Gate(Box::new(Gate::new(activity, bounds)))
+            }
+            Protocol::Http2 => Reader::Frames(Box::new(Frames::new(activity, &self.limits))),
         }
     }
 
@@ -215,6 +246,7 @@ impl<H: Handler> Served<H> {
                 match watch.poll(cx, self.drain.stage(), timer.as_mut()) {
                     Poll::Ready(Verdict::Drop(event)) => return Poll::Ready(Some(event)),
                     Poll::Ready(Verdict::Finish) => connection.as_mut().finish(),
+                    Poll::Ready(Verdict::Refuse) => {}
                     Poll::Ready(Verdict::Wait(_)) | Poll::Pending => return Poll::Pending,
                 }
             }
@@ -229,7 +261,9 @@ fn why_ended(end: &hyper::Result<()>, watch: &Watch, activity: &Activity) -> Opt
     }
     match end {
         Err(error) if error.is_parse() => Some(Event::BadHead),
-        _ => watch.ending(),
+        _ => watch
+            .ending()
+            .or_else(|| activity.refusal().map(|_| Event::BadHead)),
     }
 }
 
@@ -252,7 +286,7 @@ where
     }
 }
 
-impl<I, S, B> Graceful for http2::Connection<I, S, Streams>
+impl<I, S, B, E> Graceful for http2::Connection<I, S, E>
 where
     Self: Future<Output = hyper::Result<()>>,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
@@ -260,7 +294,7 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: http_body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
@@ -273,7 +307,12 @@ fn http1_builder(limits: &ListenerLimits) -> http1::Builder {
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        .max_buf_size(limits.max_head.saturating_add(HEAD_SLACK));
+        .max_buf_size(
+            limits
+                .max_head
+                .saturating_add(limits.max_target)
+                .saturating_add(HEAD_SLACK),
+        );
     // Any other number costs an allocation a request; fewer fields are counted after parsing.
     if limits.max_fields > HYPER_FIELDS {
         builder.max_headers(limits.max_fields);
@@ -281,8 +320,8 @@ fn http1_builder(limits: &ListenerLimits) -> http1::Builder {
     builder
 }
 
-fn http2_builder(limits: &ListenerLimits) -> http2::Builder<Streams> {
-    let mut builder = http2::Builder::new(Streams);
+fn http2_builder<H>(limits: &ListenerLimits, streams: Streams<H>) -> http2::Builder<Streams<H>> {
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams)
@@ -297,22 +336,8 @@ fn http2_builder(limits: &ListenerLimits) -> http2::Builder<Streams> {
     builder
 }
 
-/// Runs the streams of h2 connections.
-#[derive(Clone, Copy, Debug)]
-struct Streams;
-
-impl<F> hyper::rt::Executor<F> for Streams
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        drop(task::spawn("h2 stream", stream));
-    }
-}
-
-/// What hyper reads beyond the largest head before it gives up by itself: enough for the head's limit to be judged, and
-/// refused in words, by whoever knows the route. Never below hyper's least buffer of 8 KiB.
+/// What hyper may read beyond the largest head and target, so that it is the gate which says that a head is too large.
+/// hyper's least buffer is 8 KiB.
 const HEAD_SLACK: usize = 8 << 10;
 /// The number of fields that hyper parses without an allocation, and its default.
 const HYPER_FIELDS: usize = 100;

@@ -1,5 +1,5 @@
-//! Reads along with an h2 client's frames, without touching them: whether a header block is unfinished, and how often
-//! the client sends what costs it nothing and us an answer. h2 bounds neither.
+//! Reads along with an h2 client's frames, without touching them: whether a header block is unfinished, how often the
+//! client sends what costs it nothing and us an answer, and how much it lets us send. h2 bounds none of it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +16,9 @@ pub(super) struct Frames {
     header: [u8; HEADER],
     header_len: usize,
     payload_left: usize,
+    /// The last bytes of a payload that is read along, see [`Frames::read`].
+    entry: [u8; ENTRY],
+    entry_len: usize,
     ends_block: bool,
     last_stream: u32,
     controls: Window,
@@ -47,6 +50,8 @@ impl Frames {
             header: [0; HEADER],
             header_len: 0,
             payload_left: 0,
+            entry: [0; ENTRY],
+            entry_len: 0,
             ends_block: false,
             last_stream: 0,
             controls: window(limits.max_control_frames),
@@ -64,7 +69,10 @@ impl Frames {
         skip(&mut self.preface_left, &mut bytes);
         while !bytes.is_empty() {
             if self.payload_left > 0 {
+                let before = bytes;
                 skip(&mut self.payload_left, &mut bytes);
+                let payload = before.get(..before.len() - bytes.len());
+                self.read(payload.unwrap_or_default());
                 self.end_frame();
                 continue;
             }
@@ -88,6 +96,7 @@ impl Frames {
         let [a, b, c, kind, flags, s0, s1, s2, s3] = self.header;
         self.payload_left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.ends_block = false;
+        self.entry_len = 0;
         match kind {
             HEADERS | CONTINUATION => {
                 let stream = u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff;
@@ -98,6 +107,37 @@ impl Frames {
             RST_STREAM => self.reset(),
             SETTINGS | PING if flags & ACK == 0 => self.control(),
             _ => {}
+        }
+    }
+
+    /// What the client says of its windows: the entries of its SETTINGS, and its WINDOW_UPDATEs for the connection.
+    fn read(&mut self, payload: &[u8]) {
+        let [_, _, _, kind, flags, stream @ ..] = self.header;
+        let whole = match kind {
+            SETTINGS if flags & ACK == 0 => ENTRY,
+            WINDOW_UPDATE if stream == [0; 4] => INCREMENT,
+            _ => return,
+        };
+        for byte in payload {
+            if let Some(slot) = self.entry.get_mut(self.entry_len) {
+                *slot = *byte;
+            }
+            self.entry_len += 1;
+            if self.entry_len == whole {
+                self.entry_len = 0;
+                self.take_entry(kind);
+            }
+        }
+    }
+
+    fn take_entry(&self, kind: u8) {
+        let [a, b, c, d, e, f] = self.entry;
+        if kind == WINDOW_UPDATE {
+            self.activity
+                .widen(u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff);
+        } else if u16::from_be_bytes([a, b]) == INITIAL_WINDOW_SIZE {
+            self.activity
+                .set_stream_window(u32::from_be_bytes([c, d, e, f]));
         }
     }
 
@@ -150,10 +190,16 @@ pub(super) fn goaway(last_stream: u32) -> [u8; 17] {
 
 const PREFACE: usize = 24;
 const HEADER: usize = 9;
+/// Bytes of one setting.
+const ENTRY: usize = 6;
+/// Bytes of a window increment.
+const INCREMENT: usize = 4;
+const INITIAL_WINDOW_SIZE: u16 = 4;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -217,6 +263,27 @@ mod tests {
             );
             assert_eq!(seen, (2, 1, 5), "cut by {size}");
             assert!(!frames.activity.head());
+        }
+    }
+
+    #[test]
+    fn the_windows_are_what_the_client_says_however_it_is_cut() {
+        let wire = [
+            frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9, 0, 4, 0, 0, 0, 10]),
+            frame(WINDOW_UPDATE, 0, 0, &[0x80, 0, 0, 5]),
+            frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 7]),
+            frame(SETTINGS, ACK, 0, b""),
+        ]
+        .concat();
+        for size in 1..=wire.len() {
+            let mut frames = frames(9);
+            wire.chunks(size).for_each(|chunk| frames.pass(chunk));
+            let activity = &frames.activity;
+            assert!(activity.covers(0, 10) && !activity.covers(1, 10));
+            activity.set_stream_window(u32::MAX);
+            assert!(activity.covers(0, 65_540) && !activity.covers(0, 65_541));
+            activity.spend(65_541);
+            assert!(!activity.covers(0, 1));
         }
     }
 

@@ -14,6 +14,7 @@ use super::activity::Activity;
 use super::caps::Seat;
 use super::drain::Guest;
 use super::frames::{Frames, goaway};
+use super::h1::{Gate, Given};
 use super::sniff::Prefix;
 
 /// A stream under watch. It holds what counts the connection, because it outlives the connection's task: an upgrade
@@ -22,11 +23,19 @@ pub(super) struct Transport<S> {
     stream: S,
     prefix: Prefix,
     activity: Arc<Activity>,
-    frames: Option<Box<Frames>>,
+    reader: Reader,
     farewell: Option<Box<Farewell>>,
     read_ended: bool,
     _seat: Seat,
     _guest: Guest,
+}
+
+/// Who reads along, by protocol.
+pub(super) enum Reader {
+    /// HTTP/1: decides what hyper may see.
+    Gate(Box<Gate>),
+    /// HTTP/2: counts what passes.
+    Frames(Box<Frames>),
 }
 
 /// The state of an end that is under way.
@@ -38,33 +47,22 @@ struct Farewell {
 }
 
 impl<S> Transport<S> {
-    /// `frames` is given for h2 alone.
     pub(super) fn new(
         stream: S,
         prefix: Prefix,
         activity: Arc<Activity>,
-        frames: Option<Box<Frames>>,
+        reader: Reader,
         (seat, guest): (Seat, Guest),
     ) -> Self {
         Self {
             stream,
             prefix,
             activity,
-            frames,
+            reader,
             farewell: None,
             read_ended: false,
             _seat: seat,
             _guest: guest,
-        }
-    }
-
-    fn note_read(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            self.read_ended = true;
-        } else if let Some(frames) = &mut self.frames {
-            frames.pass(bytes);
-        } else if self.activity.open_now() == 0 {
-            self.activity.set_head(true);
         }
     }
 
@@ -78,12 +76,94 @@ impl<S> Transport<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
+    /// Reads what the socket has, after what was read from it before.
+    fn poll_wire(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let before = buf.filled().len();
+        if self.prefix.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        } else {
+            self.prefix.take(buf);
+        }
+        let count = buf.filled().len() - before;
+        self.read_ended |= count == 0;
+        Poll::Ready(Ok(count))
+    }
+
+    /// HTTP/2: every byte passes, until there are too many of them.
+    fn poll_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.activity.flooded() {
+            // Nothing more is taken in; the flush that follows every round of reading says goodbye.
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        ready!(self.poll_wire(cx, buf))?;
+        if let Reader::Frames(frames) = &mut self.reader {
+            frames.pass(buf.filled().get(before..).unwrap_or_default());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// HTTP/1: what the gate lets through.
+    fn poll_gate(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let Reader::Gate(gate) = &mut self.reader else {
+                return Poll::Ready(Ok(()));
+            };
+            match gate.give(buf) {
+                Given::Bytes => return Poll::Ready(Ok(())),
+                Given::Error => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+                // The answer under way wakes the task.
+                Given::Later => return Poll::Pending,
+                Given::Nothing => {}
+            }
+            let passed = if gate.holds() {
+                ready!(self.poll_held(cx))?
+            } else {
+                ready!(self.poll_inspected(cx, buf))?
+            };
+            if passed > 0 || self.read_ended {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Reads into `buf`, and takes back what the gate holds.
+    fn poll_inspected(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let before = buf.filled().len();
+        ready!(self.poll_wire(cx, buf))?;
+        let Reader::Gate(gate) = &mut self.reader else {
+            return Poll::Ready(Ok(0));
+        };
+        let passed = gate.inspect(buf.filled().get(before..).unwrap_or_default());
+        buf.set_filled(before + passed);
+        Poll::Ready(Ok(passed))
+    }
+
+    /// Reads behind what the gate holds.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut scratch = [MaybeUninit::uninit(); SCRATCH];
+        let mut scratch = ReadBuf::uninit(&mut scratch);
+        ready!(self.poll_wire(cx, &mut scratch))?;
+        if let Reader::Gate(gate) = &mut self.reader {
+            gate.take(scratch.filled());
+        }
+        Poll::Ready(Ok(0))
+    }
+
     /// Tells a flooding client why it is cut off. h2 flushes only between two whole frames, so this is the place.
     fn poll_cut_off(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let last_stream = self
-            .frames
-            .as_ref()
-            .map_or(0, |frames| frames.last_stream());
+        let last_stream = match &self.reader {
+            Reader::Frames(frames) => frames.last_stream(),
+            Reader::Gate(_) => 0,
+        };
         let message = goaway(last_stream);
         let farewell = self.farewell.get_or_insert_default();
         while let Some(rest) = message.get(farewell.goaway_sent..)
@@ -120,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             if linger.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            let mut scratch = [MaybeUninit::uninit(); 4096];
+            let mut scratch = [MaybeUninit::uninit(); SCRATCH];
             let mut scratch = ReadBuf::uninit(&mut scratch);
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch)) {
                 Ok(()) if !scratch.filled().is_empty() => {}
@@ -137,21 +217,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Transport<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let me = self.get_mut();
-        if me.activity.flooded() {
-            // Nothing more is taken in; the flush that follows every round of reading says goodbye.
-            return Poll::Pending;
-        }
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let before = buf.filled().len();
-        if me.prefix.is_empty() {
-            ready!(Pin::new(&mut me.stream).poll_read(cx, buf))?;
-        } else {
-            me.prefix.take(buf);
+        match me.reader {
+            Reader::Gate(_) => me.poll_gate(cx, buf),
+            Reader::Frames(_) => me.poll_frames(cx, buf),
         }
-        me.note_read(buf.filled().get(before..).unwrap_or_default());
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -198,5 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<S> {
     }
 }
 
+/// Bytes read at once where they are not read for hyper.
+const SCRATCH: usize = 4096;
 /// How long a client has to notice that we have closed.
 const LINGER: Duration = Duration::from_secs(1);

@@ -16,16 +16,19 @@ pub struct Listener {
     /// Name in the configuration.
     pub name: Arc<str>,
     pub(super) caps: Arc<Caps>,
+    /// Connections that all listeners together may hold.
+    pub(super) most_in_process: usize,
 }
 
 impl Listener {
-    /// A listener without connections.
+    /// A listener without connections. Beside its own cap it heeds how many the process may hold in all.
     #[must_use]
-    pub fn new(id: usize, name: impl Into<Arc<str>>) -> Arc<Self> {
+    pub fn new(id: usize, name: impl Into<Arc<str>>, most_in_process: usize) -> Arc<Self> {
         Arc::new(Self {
             id,
             name: name.into(),
             caps: Arc::default(),
+            most_in_process,
         })
     }
 

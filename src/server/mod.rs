@@ -1,8 +1,9 @@
 //! From a socket to requests: binds, accepts, shakes hands, chooses the protocol, and ends whatever takes too long.
 //!
 //! hyper speaks HTTP; everything that bounds a connection in time and number is ours and stands here: `caps`
-//! count connections, `watch` holds the deadlines of one connection, `io` sees its bytes, `frames` its h2 frames. What a
-//! request means is left to the [`Handler`]; how long its body may take is left to `types::body`.
+//! count connections, `watch` holds the deadlines of one connection, `io` sees its bytes, `h1` refuses what hyper's
+//! parser would overlook in HTTP/1, `frames` counts h2 frames. What a request means is left to the [`Handler`]; how long
+//! its body may take is left to `types::body`.
 
 mod accept;
 mod activity;
@@ -12,9 +13,12 @@ mod drain;
 mod exchange;
 mod frames;
 mod gateway;
+pub mod h1;
 mod io;
 mod listener;
+mod pace;
 mod sniff;
+mod streams;
 mod watch;
 
 #[cfg(test)]
@@ -28,7 +32,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 
 use crate::snapshot::ListenerLimits;
-use crate::types::{BodyError, ConnFacts};
+use crate::types::{BodyError, ConnFacts, Rejection};
 
 pub use accept::accept;
 pub use drain::{Drain, Stage};
@@ -45,6 +49,9 @@ pub trait Handler: Send + Sync + 'static {
         conn: Arc<ConnFacts>,
         request: http::Request<Incoming>,
     ) -> impl Future<Output = http::Response<Self::Body>> + Send;
+
+    /// The answer to a request that must not be handled: its head was refused, and `why` is all that is known of it.
+    fn refuse(&self, conn: &Arc<ConnFacts>, why: Rejection) -> http::Response<Self::Body>;
 
     /// The answer to a request whose handling panicked.
     fn panicked(&self, conn: &ConnFacts) -> http::Response<Self::Body>;
@@ -69,6 +76,8 @@ pub enum Event {
     Accepted,
     /// `accept` failed for want of file descriptors or memory; the listener pauses.
     AcceptFailed,
+    /// As many connections are open as the limit of file descriptors allows; the listeners pause.
+    NoDescriptors,
     /// A connection was closed at once: its address holds as many as it may.
     PerIpCap,
     /// The TLS handshake failed.
@@ -77,12 +86,14 @@ pub enum Event {
     HandshakeTimeout,
     /// A request head took too long, or never came.
     HeadTimeout,
-    /// A request head was malformed or too large, and was answered before any handler saw it.
+    /// A request head was malformed or too large, and was refused before any handler saw it.
     BadHead,
     /// The connection was idle for too long.
     IdleTimeout,
     /// The client did not take the bytes of a response.
     WriteStalled,
+    /// The client did not take the bytes of one HTTP/2 stream, which was reset.
+    StreamStalled,
     /// The client sent too many control frames or resets.
     Flooded,
     /// The connection had served long enough, or often enough.
@@ -98,6 +109,7 @@ impl Event {
     pub const ALL: &'static [Self] = &[
         Self::Accepted,
         Self::AcceptFailed,
+        Self::NoDescriptors,
         Self::PerIpCap,
         Self::HandshakeFailed,
         Self::HandshakeTimeout,
@@ -105,6 +117,7 @@ impl Event {
         Self::BadHead,
         Self::IdleTimeout,
         Self::WriteStalled,
+        Self::StreamStalled,
         Self::Flooded,
         Self::Retired,
         Self::Drained,
@@ -117,6 +130,7 @@ impl Event {
         match self {
             Self::Accepted => "accepted",
             Self::AcceptFailed => "accept_failed",
+            Self::NoDescriptors => "no_descriptors",
             Self::PerIpCap => "per_ip_cap",
             Self::HandshakeFailed => "handshake_failed",
             Self::HandshakeTimeout => "handshake_timeout",
@@ -124,6 +138,7 @@ impl Event {
             Self::BadHead => "bad_head",
             Self::IdleTimeout => "idle_timeout",
             Self::WriteStalled => "write_stalled",
+            Self::StreamStalled => "stream_stalled",
             Self::Flooded => "flooded",
             Self::Retired => "retired",
             Self::Drained => "drained",

@@ -35,6 +35,8 @@ pub(super) enum Verdict {
     Wait(Instant),
     /// It is ended as its protocol ends connections.
     Finish,
+    /// The head that is under way is refused: the transport has been told, and is to be asked for bytes.
+    Refuse,
     /// It is dropped.
     Drop(Event),
 }
@@ -113,10 +115,12 @@ impl Watch {
 
     fn look(&self, stage: Stage) -> Look {
         let activity = &self.activity;
+        let open = activity.open_now() > 0;
         Look {
-            open: activity.open_now() > 0,
+            open,
             first: activity.served() == 0,
-            head: activity.head(),
+            // A pipelined head is not owed before the answer that it waits for.
+            head: activity.head() && !(open && self.protocol == Protocol::Http1),
             blocked: activity.blocked().then(|| activity.writes()),
             worn: activity.worn(),
             draining: stage > Stage::Serving,
@@ -134,7 +138,7 @@ impl Watch {
         if let Some(since) = self.head_since
             && now >= since + self.limits.head_timeout
         {
-            return Verdict::Drop(Event::HeadTimeout);
+            return self.end_head(now);
         }
         if let Some(ending) = self.ending
             && !look.open
@@ -153,7 +157,12 @@ impl Watch {
     /// Stamps the states that have just begun.
     fn follow(&mut self, look: Look, now: Instant) {
         if look.head {
-            self.head_since.get_or_insert(now);
+            let since = if look.first {
+                self.activity.started()
+            } else {
+                now
+            };
+            self.head_since.get_or_insert(since);
         } else {
             self.head_since = None;
         }
@@ -178,7 +187,7 @@ impl Watch {
 
     /// The wait for the next request: since when, how long, and what it is called when it was too long.
     fn rest(&self, look: Look) -> Option<(Instant, Duration, Event)> {
-        if look.open {
+        if look.open || look.head {
             None
         } else if look.first {
             let patience = self.limits.head_timeout;
@@ -187,6 +196,20 @@ impl Watch {
             let patience = self.limits.idle_timeout;
             Some((self.activity.idle_since(), patience, Event::IdleTimeout))
         }
+    }
+
+    /// An HTTP/1 client is told; in h2 a header block stands in everybody's way.
+    fn end_head(&mut self, now: Instant) -> Verdict {
+        if self.protocol == Protocol::Http2 || self.activity.overdue() {
+            return Verdict::Drop(Event::HeadTimeout);
+        }
+        self.activity.set_overdue();
+        self.ending = Some(Ending {
+            why: Event::HeadTimeout,
+            since: now,
+            grace: SILENT_GRACE,
+        });
+        Verdict::Refuse
     }
 
     fn end(&mut self, why: Event, look: Look, now: Instant) -> Verdict {
@@ -261,6 +284,7 @@ mod tests {
             max_connection_age: 3600 * SECOND,
             max_head: 32 << 10,
             max_fields: 100,
+            max_target: 8 << 10,
             max_streams: 100,
             max_control_frames: 100,
             max_resets: 200,
@@ -330,7 +354,41 @@ mod tests {
         bench.activity().set_head(true);
         bench.waits(20, 30);
         bench.waits(29, 30);
-        assert_eq!(bench.at(30), Verdict::Drop(Event::HeadTimeout));
+        assert_eq!(bench.at(30), Verdict::Refuse);
+        bench.activity().set_head(false);
+        bench.waits(30, 31);
+        assert_eq!(bench.at(31), Verdict::Drop(Event::HeadTimeout));
+    }
+
+    #[test]
+    fn the_deadline_of_the_first_head_runs_from_the_start() {
+        let mut bench = Bench::new(Protocol::Http1);
+        bench.waits(0, 10);
+        bench.activity().set_head(true);
+        bench.waits(5, 10);
+        assert_eq!(bench.at(10), Verdict::Refuse);
+        // Nobody made anything of it.
+        assert_eq!(bench.at(11), Verdict::Drop(Event::HeadTimeout));
+    }
+
+    #[test]
+    fn a_pipelined_head_is_owed_from_the_answer_before_it() {
+        let mut bench = Bench::new(Protocol::Http1);
+        let open = bench.activity().open();
+        bench.activity().set_head(true);
+        bench.waits(100, 160);
+        drop(open);
+        bench.waits(100, 110);
+        assert_eq!(bench.at(110), Verdict::Refuse);
+    }
+
+    #[test]
+    fn an_unfinished_header_block_ends_an_h2_connection() {
+        let mut bench = Bench::new(Protocol::Http2);
+        let _open = bench.activity().open();
+        bench.activity().set_head(true);
+        bench.waits(5, 15);
+        assert_eq!(bench.at(15), Verdict::Drop(Event::HeadTimeout));
     }
 
     #[test]

@@ -13,13 +13,13 @@ use crate::authn::{Authn, Authorities, Logout, Revokes};
 use crate::authz;
 use crate::client_ip::Trust;
 use crate::config::{self, Auth, Config, ConfigError, KeyPath, Problems};
-use crate::cors::Cors;
+use crate::cors::{Cors, Csrf};
 use crate::limit::Limit;
 use crate::route::{HeadCaps, RouteMatch, Table};
 use crate::telemetry::metrics::AuthMetrics;
 use crate::telemetry::{Metrics, log};
 use crate::tls;
-use crate::transform::{IdentityNames, Plan};
+use crate::transform::{IdentityNames, Plan, Signer};
 use crate::upstream::Cluster;
 
 impl Snapshot {
@@ -58,6 +58,7 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn run(mut self) -> Snapshot {
         self.demand_something_to_serve();
+        self.demand_room();
         self.keep_what_cannot_change();
         let limits = self.limits();
         let clusters = self.clusters();
@@ -68,7 +69,15 @@ impl Compiler<'_> {
             self.problems,
         );
         let listeners = self.listeners(&limits);
-        let routes = self.routes(&listeners, &limits, &clusters, &authorities);
+        let signer = self.signer();
+        let shared = Parts {
+            listeners: &listeners,
+            limits: &limits,
+            clusters: &clusters,
+            authorities: &authorities,
+            signer: signer.as_ref(),
+        };
+        let routes = self.routes(&shared);
         Snapshot {
             generation: self.previous.map_or(1, |previous| previous.generation + 1),
             identity: IdentityNames::compile(self.config),
@@ -80,7 +89,15 @@ impl Compiler<'_> {
             clusters,
             authorities,
             limits,
+            signer,
         }
+    }
+
+    fn signer(&mut self) -> Option<Arc<Signer>> {
+        let previous = self.previous.and_then(|previous| previous.signer.as_ref());
+        Signer::is_needed(self.config)
+            .then(|| Signer::compile(self.config, previous, self.problems))
+            .flatten()
     }
 
     fn demand_something_to_serve(&mut self) {
@@ -91,6 +108,22 @@ impl Compiler<'_> {
                 &KeyPath::root(),
                 "there is no listener",
                 Some("add `[listen.public]` with `bind = [\"[::]:443\"]`".to_owned()),
+            );
+        }
+    }
+
+    /// A ceiling below what the gateway needs for itself would refuse everything.
+    fn demand_room(&mut self) {
+        if let Some(most) = self.config.max_memory
+            && most.0 < LEAST_MEMORY
+        {
+            self.problems.push_with_help(
+                &KeyPath::root().key("max_memory"),
+                format!("`{most}` is less than the gateway needs for itself"),
+                Some(
+                    "write 32MiB or more; three quarters of the container's limit are a good start"
+                        .to_owned(),
+                ),
             );
         }
     }
@@ -262,13 +295,7 @@ impl Compiler<'_> {
         found
     }
 
-    fn routes(
-        &mut self,
-        listeners: &[Listener],
-        limits: &BTreeMap<String, Arc<Limit>>,
-        clusters: &BTreeMap<String, Arc<Cluster>>,
-        authorities: &Authorities,
-    ) -> Vec<(RouteMatch, Arc<Policy>)> {
+    fn routes(&mut self, parts: &Parts<'_>) -> Vec<(RouteMatch, Arc<Policy>)> {
         let names: Vec<Arc<str>> = self
             .config
             .listen
@@ -287,13 +314,7 @@ impl Compiler<'_> {
                 );
             }
             let matching = RouteMatch::compile(route, &path, &names, self.problems);
-            let parts = Parts {
-                listeners,
-                limits,
-                clusters,
-                authorities,
-            };
-            let policy = self.policy(&name, route, &path, &parts);
+            let policy = self.policy(&name, route, &path, parts);
             routes.extend(matching.zip(policy.map(Arc::new)));
         }
         routes
@@ -314,11 +335,14 @@ impl Compiler<'_> {
             self.problems,
         );
         let authz = authz::Rules::compile(route, path, self.problems);
-        let transform = Plan::compile(route, path, self.problems);
+        let transform = Plan::compile(route, path, self.problems)
+            .and_then(|plan| self.asserting(plan, route, path, parts));
         let cors = match &route.cors {
             Some(cors) => Some(Cors::compile(cors, route, &path.key("cors"), self.problems)),
             None => None,
         };
+        let guard = cors.as_ref().and_then(Option::as_ref);
+        let csrf = Csrf::compile(route, guard, path, self.problems);
         let action = self.action(route, path, parts);
         let revokes = self.revokes(route, path, parts);
         let limits = self.named_limits(&route.limits, &path.key("limits"), parts.limits);
@@ -333,6 +357,7 @@ impl Compiler<'_> {
                 Some(cors) => Some(cors?),
                 None => None,
             },
+            csrf: csrf?,
             transform: transform?,
             action: action?,
             revokes: revokes?,
@@ -355,12 +380,34 @@ impl Compiler<'_> {
         })
     }
 
+    fn asserting(
+        &mut self,
+        plan: Plan,
+        route: &config::Route,
+        path: &KeyPath,
+        parts: &Parts<'_>,
+    ) -> Option<Plan> {
+        if !route.assertion {
+            return Some(plan);
+        }
+        let Some(upstream) = &route.upstream else {
+            self.problems.push(
+                &path.key("assertion"),
+                "a route without `upstream` has nobody to tell",
+            );
+            return None;
+        };
+        // A signer that is missing has been complained about.
+        let signer = parts.signer?;
+        Some(plan.asserting(Arc::clone(signer), upstream))
+    }
+
     fn auth_metrics(&self, auth: &Auth) -> Box<[(Arc<str>, Arc<AuthMetrics>)]> {
         let Auth::Rules(rules) = auth else {
             return Box::default();
         };
         let handle = |name: &String| (Arc::from(name.as_str()), self.metrics.auth(name));
-        rules.any.iter().map(handle).collect()
+        rules.vouchers().map(handle).collect()
     }
 
     fn action(
@@ -373,6 +420,7 @@ impl Compiler<'_> {
             route.upstream.is_some(),
             route.redirect.is_some(),
             route.respond.is_some(),
+            route.publish.is_some(),
             route.backchannel_logout.is_some(),
         ];
         let given = given.into_iter().filter(|given| *given).count();
@@ -380,7 +428,7 @@ impl Compiler<'_> {
             if given > 0 {
                 self.problems.push(
                     path,
-                    "a closed route has no upstream, redirect, respond or backchannel_logout",
+                    "a closed route has no upstream, redirect, respond, publish or backchannel_logout",
                 );
             }
             return Some(Action::Answer(Answer::text(
@@ -392,7 +440,7 @@ impl Compiler<'_> {
         if given != 1 {
             self.problems.push(
                 path,
-                "a route needs exactly one of `upstream`, `redirect`, `respond`, `backchannel_logout`",
+                "a route needs exactly one of `upstream`, `redirect`, `respond`, `publish`, `backchannel_logout`",
             );
             return None;
         }
@@ -401,6 +449,9 @@ impl Compiler<'_> {
         }
         if let Some(redirect) = &route.redirect {
             return self.redirect(redirect, &path.key("redirect"));
+        }
+        if let Some(config::Publish::Jwks) = route.publish {
+            return Some(Action::Answer(Answer::key_set(parts.signer?.key_set())));
         }
         if let Some(logout) = &route.backchannel_logout {
             let path = path.key("backchannel_logout");
@@ -489,12 +540,16 @@ impl Compiler<'_> {
     }
 }
 
+/// A gateway with a handful of connections stays below this.
+const LEAST_MEMORY: u64 = 32 << 20;
+
 /// What a policy is put together from.
 struct Parts<'a> {
     listeners: &'a [Listener],
     limits: &'a BTreeMap<String, Arc<Limit>>,
     clusters: &'a BTreeMap<String, Arc<Cluster>>,
     authorities: &'a Authorities,
+    signer: Option<&'a Arc<Signer>>,
 }
 
 /// The name of a route: its own, or one made from what it matches, or from its position.

@@ -27,6 +27,8 @@ pub struct ListenerLimits {
     pub max_head: usize,
     /// Most header fields.
     pub max_fields: usize,
+    /// Longest request target.
+    pub max_target: usize,
     /// Most concurrent streams of an h2 connection.
     pub max_streams: u32,
     /// Most PINGs and SETTINGS of a client in [`ListenerLimits::FLOOD_WINDOW`] beyond those that answer our own data.
@@ -39,7 +41,7 @@ impl ListenerLimits {
     /// The time over which floods are counted.
     pub const FLOOD_WINDOW: Duration = Duration::from_secs(10);
 
-    /// What the file says, with the fixed caps beside it.
+    /// What the file says.
     #[must_use]
     pub fn compile(listen: &config::Listen) -> Self {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -54,9 +56,10 @@ impl ListenerLimits {
             max_connection_age: listen.max_connection_age.0,
             max_head: size(listen.max_head.0),
             max_fields: size(u64::from(listen.max_fields)),
+            max_target: size(listen.max_target.0),
             max_streams: listen.max_streams,
-            max_control_frames: 100,
-            max_resets: 200,
+            max_control_frames: listen.max_control_frames,
+            max_resets: listen.max_resets,
         }
     }
 }

@@ -28,9 +28,9 @@ pub(super) fn method_index(method: &Method) -> usize {
 }
 
 /// Statuses that are counted without a lock, in order. Others are counted too, more slowly.
-pub(super) const STATUSES: [u16; 33] = [
+pub(super) const STATUSES: [u16; 34] = [
     101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409,
-    412, 413, 414, 415, 421, 422, 429, 431, 499, 500, 501, 502, 503, 504,
+    412, 413, 414, 415, 421, 422, 429, 431, 499, 500, 501, 502, 503, 504, 505,
 ];
 
 /// The place of a status in [`STATUSES`].

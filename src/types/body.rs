@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -137,11 +138,11 @@ impl Fate {
     }
 
     fn fail(&self, error: &BodyError) {
-        let code = match error {
-            BodyError::TooLarge => 1,
-            BodyError::Stalled => 2,
-            BodyError::Malformed(_) => 3,
-            BodyError::Connection(_) => 4,
+        let code = match error.failure() {
+            Failure::TooLarge => 1,
+            Failure::Stalled => 2,
+            Failure::Malformed => 3,
+            Failure::Connection => 4,
         };
         // The first failure is the cause; what follows from it is not.
         let _ = self
@@ -576,6 +577,32 @@ impl fmt::Display for BodyError {
             Self::Connection(_) => f.write_str("the connection that feeds the body failed"),
         }
     }
+}
+
+impl BodyError {
+    /// The way in which the body failed. A connection that delivers nonsense has not failed: its bytes are malformed.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::TooLarge => Failure::TooLarge,
+            Self::Stalled => Failure::Stalled,
+            Self::Malformed(_) => Failure::Malformed,
+            Self::Connection(error) if is_nonsense(error) => Failure::Malformed,
+            Self::Connection(_) => Failure::Connection,
+        }
+    }
+}
+
+/// Whether bytes came that cannot be read as a body, such as a chunk size that is none.
+fn is_nonsense(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| {
+        matches!(
+            cause.kind(),
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+        )
+    })
 }
 
 impl std::error::Error for BodyError {

@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
+use super::memo::Kept;
+
 /// The caller as authentication found it. Cheap to clone: the claims are shared.
 #[derive(Clone, Debug)]
 pub struct Principal {
@@ -33,6 +35,8 @@ pub struct PrincipalFacts {
     pub claims: Map<String, Value>,
     /// When the credential ends, if it says so.
     pub expires_at: Option<SystemTime>,
+    /// What was made of these facts, and holds as long as they do.
+    pub kept: Kept,
 }
 
 impl PrincipalFacts {

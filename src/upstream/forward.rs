@@ -62,7 +62,8 @@ pub(super) enum NoAnswer {
 }
 
 impl Pools {
-    /// Sends `request` to an endpoint of `cluster` and returns the head of the answer; its body follows as it comes.
+    /// Sends `request` to an endpoint of `cluster` and returns the head of the answer; its body follows as it comes. An
+    /// empty request is left behind.
     ///
     /// Dropping the future, or later the body, gives the request up: its connection is not used again (HTTP/1.1), or
     /// its stream is reset (HTTP/2).
@@ -73,7 +74,7 @@ impl Pools {
         &self,
         _permit: Permit,
         cluster: &Arc<Cluster>,
-        request: Request,
+        request: &mut Request,
         options: &Forward,
     ) -> Result<(Response, Facts), Rejection> {
         self.exchange(cluster, request, options.timeout, options.fate.as_deref())
@@ -85,7 +86,7 @@ impl Pools {
     pub(super) async fn exchange(
         &self,
         cluster: &Arc<Cluster>,
-        request: Request,
+        request: &mut Request,
         timeout: Duration,
         fate: Option<&Fate>,
     ) -> Result<(Response, Facts), NoAnswer> {
@@ -167,9 +168,9 @@ impl<'a> Journey<'a> {
         }
     }
 
-    async fn travel(&mut self, mut request: Request) -> Result<(Response, Facts), NoAnswer> {
-        let copy = Copy::of(&request, &self.tries);
-        let host = self.host_of(&request);
+    async fn travel(&mut self, request: &mut Request) -> Result<(Response, Facts), NoAnswer> {
+        let copy = Copy::of(request, &self.tries);
+        let host = self.host_of(request);
         let method = request.method().clone();
         let mut want = Want::Any;
         loop {
@@ -191,11 +192,12 @@ impl<'a> Journey<'a> {
             self.over = loan.shared().cloned();
             let scheme = endpoint.target().address.scheme;
             let host = host.as_ref().unwrap_or(endpoint.host());
-            message::prepare(&mut request, scheme, host).map_err(NoAnswer::Unfit)?;
+            message::prepare(request, scheme, host).map_err(NoAnswer::Unfit)?;
             endpoint.count_request();
+            let leaving = std::mem::take(request);
             let sent = match &mut loan {
-                Loan::Exclusive(connection) => connection.send(request).await,
-                Loan::Shared(_, connection) => connection.send(request).await,
+                Loan::Exclusive(connection) => connection.send(leaving).await,
+                Loan::Shared(_, connection) => connection.send(leaving).await,
             };
             let mut error = match sent {
                 Ok(response) => {
@@ -216,7 +218,7 @@ impl<'a> Journey<'a> {
             let whole = unsent.or_else(|| copy.as_ref().map(Copy::request));
             match (loss.how, whole) {
                 (Some(how), Some(whole)) if self.again(how) => {
-                    request = whole;
+                    *request = whole;
                     want = Want::New;
                 }
                 _ => return Err(loss.why),
@@ -403,12 +405,7 @@ fn reason(fault: Fault) -> Reason {
 
 /// The failure of the request body that hyper reports as its own.
 fn body_failure(error: &hyper::Error) -> Option<Failure> {
-    source::<BodyError>(error).map(|error| match error {
-        BodyError::TooLarge => Failure::TooLarge,
-        BodyError::Stalled => Failure::Stalled,
-        BodyError::Malformed(_) => Failure::Malformed,
-        BodyError::Connection(_) => Failure::Connection,
-    })
+    source::<BodyError>(error).map(BodyError::failure)
 }
 
 fn source<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E> {

@@ -245,7 +245,7 @@ async fn oddities_of_http2_are_refused_before_routing() {
         ),
         ("GET", "http://user:pw@test.example/", None, "bad_host"),
         ("GET", "ftp://test.example/", None, "bad_target"),
-        ("get", "http://test.example/", None, "method_refused"),
+        ("get", "http://test.example/", None, "bad_method"),
         ("GET", "http://test.example/x%5cy", None, "bad_target"),
     ] {
         let request = http::Request::builder().method(method).uri(uri);
@@ -347,7 +347,9 @@ async fn methods_are_case_sensitive_and_listed() {
     .run()
     .await;
     assert_eq!(gateway.ask(call("PROPFIND", "/dav")).await.status, 200);
-    for method in ["get", "PROPFIND", "BREW", "TRACE"] {
+    let misspelt = gateway.ask(call("get", "/")).await;
+    assert_eq!(misspelt.verdict(), refused(400, "bad_method"));
+    for method in ["PROPFIND", "BREW", "TRACE"] {
         let answer = gateway.ask(call(method, "/")).await;
         assert_eq!(answer.verdict(), refused(405, "method_refused"), "{method}");
     }

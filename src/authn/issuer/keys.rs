@@ -288,7 +288,10 @@ impl Issuer {
     }
 
     /// Refuses to go on with keys that have outlived their time, where the route demands that.
-    pub(super) fn check_age_of_keys(&self, demands: &TokenDemands) -> Result<(), Rejection> {
+    pub(in crate::authn) fn check_age_of_keys(
+        &self,
+        demands: &TokenDemands,
+    ) -> Result<(), Rejection> {
         if !demands.refuses_outlived_keys {
             return Ok(());
         }

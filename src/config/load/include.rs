@@ -20,10 +20,12 @@ pub(super) const LISTS: &[&str] = &["route", "test"];
 /// Top-level keys that there is one of.
 pub(super) const MAIN_ONLY: &[&str] = &[
     "admin",
+    "assertion",
     "drain_timeout",
     "include",
     "log",
     "max_in_flight",
+    "max_memory",
     "state_dir",
     "workers",
 ];

@@ -159,6 +159,10 @@ reasons! {
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, 14, Gateway;
     /// The message framing is ambiguous or malformed.
     BadFraming = "bad_framing", BAD_REQUEST, 3, Client;
+    /// The request head did not arrive in time.
+    HeadTimeout = "head_timeout", REQUEST_TIMEOUT, 4, Client;
+    /// The HTTP version is not supported.
+    BadVersion = "bad_version", HTTP_VERSION_NOT_SUPPORTED, 12, Client;
     /// The transfer coding is not supported.
     UnsupportedCoding = "unsupported_transfer_coding", NOT_IMPLEMENTED, 12, Client;
     /// The request target is too long.
@@ -169,6 +173,8 @@ reasons! {
     TooManyFields = "too_many_fields", REQUEST_HEADER_FIELDS_TOO_LARGE, 8, Client;
     /// A header field is malformed.
     BadField = "bad_field", BAD_REQUEST, 3, Client;
+    /// The method is misspelt.
+    BadMethod = "bad_method", BAD_REQUEST, 3, Client;
     /// The method is not allowed here.
     MethodRefused = "method_refused", METHOD_NOT_ALLOWED, 12, Client;
     /// The host is missing, repeated or malformed.
@@ -231,6 +237,8 @@ reasons! {
     SessionStepUp = "session_step_up", UNAUTHORIZED, 16, Client;
     /// The session cannot be checked now.
     SessionUnavailable = "session_unavailable", SERVICE_UNAVAILABLE, 14, Upstream;
+    /// A page of another site made this request.
+    CsrfRefused = "csrf_refused", FORBIDDEN, 7, Policy;
     /// The caller may not do this.
     Forbidden = "forbidden", FORBIDDEN, 7, Policy;
     /// The caller lacks a scope.
