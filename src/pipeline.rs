@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
-use http::header::{CONTENT_LENGTH, EXPECT, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, EXPECT, HeaderValue};
 use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 
+use crate::authn::{Ending, Logout};
 use crate::authz;
 use crate::client_ip::Client;
 use crate::cors;
@@ -20,7 +21,7 @@ use crate::snapshot::{Action, Listener, Policy, Snapshot};
 use crate::transform::{self, grpc_web};
 use crate::types::body::Gauge;
 use crate::types::{
-    Body, ConnFacts, Dialect, Principal, Reason, Rejection, Request, Response, clock,
+    Body, BodyError, ConnFacts, Dialect, Principal, Reason, Rejection, Request, Response, clock,
 };
 use crate::upstream::{self, Pools};
 
@@ -178,7 +179,13 @@ async fn run(
     let cluster = match &policy.action {
         Action::Forward(cluster) => cluster,
         Action::Answer(answer) => return Ok(answer.respond()),
+        Action::Logout(logout) => {
+            let fate = request.body_mut().guard(policy.bounds(listener));
+            exchange.request_body(fate.as_ref());
+            return Box::pin(take_logout(snapshot, logout, std::mem::take(request))).await;
+        }
     };
+    let ending = watch(policy, request, &principal).await; // a logout: what the caller shows now
     let head = rewrite(snapshot, exchange, policy, head, request)?;
     let fate = request.body_mut().guard(policy.bounds(listener));
     exchange.request_body(fate.as_ref());
@@ -205,6 +212,9 @@ async fn run(
         .forward(permit, cluster, request, &options)
         .await?;
     exchange.forwarded(facts);
+    if let Some(ending) = ending {
+        settle(snapshot, &ending, &response).await; // before the answer leaves
+    }
     policy.transform.response(response.headers_mut());
     Ok(policy.transform.response_body(response, answer_in))
 }
@@ -289,6 +299,44 @@ async fn identify(
         .await;
     policy.count_decision(identified.as_ref());
     identified
+}
+
+/// What a good answer will end, where the route is one that ends credentials.
+async fn watch(policy: &Policy, request: &Request, principal: &Principal) -> Option<Ending> {
+    let revokes = policy.revokes.as_ref()?;
+    let found = revokes.watch(request.headers(), principal, clock::wall());
+    Some(Box::pin(found).await)
+}
+
+async fn settle(snapshot: &Snapshot, ending: &Ending, response: &Response) {
+    let (authorities, wall) = (&snapshot.authorities, clock::wall());
+    let settled = ending.settle(authorities, response.status(), response.headers(), wall);
+    Box::pin(settled).await;
+}
+
+/// Takes an issuer's logout token, and ends what it names before saying so.
+async fn take_logout(
+    snapshot: &Snapshot,
+    logout: &Logout,
+    request: Request,
+) -> Result<Response, Rejection> {
+    let (head, body) = request.into_parts();
+    let body = body.whole(logout.most_body()).await.map_err(|error| {
+        Rejection::new(match error {
+            BodyError::TooLarge => Reason::BodyTooLarge,
+            BodyError::Stalled => Reason::BodyStalled,
+            BodyError::Malformed(_) | BodyError::Connection(_) => Reason::BadBody,
+        })
+    })?;
+    let wall = clock::wall();
+    let ended = logout.receive(&head.method, &head.headers, &body, wall);
+    for revocation in ended.await? {
+        snapshot.authorities.revoke(&revocation, wall).await;
+    }
+    let mut response = Response::new(Body::empty());
+    let no_store = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(CACHE_CONTROL, no_store);
+    Ok(response)
 }
 
 /// The head that goes upstream. What a rewrite leads to is held against the closed routes once more.

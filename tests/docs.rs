@@ -22,7 +22,8 @@ use vestibule::config::{self, Config, load};
 use vestibule::server::Event;
 use vestibule::snapshot::{Snapshot, Walk};
 use vestibule::telemetry::metrics::{
-    CertificateSample, EndpointSample, IssuerSample, LimitSample, Samples, UpstreamSample,
+    CertificateSample, ConfirmationSample, EndpointSample, IssuerSample, LimitSample, Samples,
+    UpstreamSample,
 };
 use vestibule::telemetry::{AccessLog, Metrics, Outcome, Record};
 use vestibule::tls::dev;
@@ -449,6 +450,16 @@ fn samples() -> Samples {
             keys: 1,
             age: Some(Duration::from_secs(1)),
             fetches: vec![("ok", 1)],
+            vanished_key_tokens: 1,
+            cached_tokens: 1,
+            cache: vec![("hit", 1)],
+            revocations: 1,
+            revoked: 1,
+        }],
+        confirmations: vec![ConfirmationSample {
+            source: "browser".into(),
+            kind: "probe",
+            outcomes: vec![("confirmed", 1)],
         }],
         limits: vec![LimitSample {
             limit: "login".into(),

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use http::HeaderMap;
 
-use super::extract::{self, Credential};
-use super::{Demand, identify_token, missing};
+use super::extract;
+use super::{Demand, missing};
 use crate::types::{Principal, Reason, Rejection};
 use crate::upstream::Pools;
 
@@ -20,16 +20,10 @@ impl Demand {
         headers: &HeaderMap,
         wall: SystemTime,
     ) -> Result<Principal, Rejection> {
-        let credentials = extract::find_all(headers, self.wanted())?.ok_or_else(missing)?;
+        let credentials = extract::find_all(headers, self.places.wanted())?.ok_or_else(missing)?;
         let mut caller: Option<Principal> = None;
         for credential in credentials {
-            let principal = match credential {
-                Credential::Bearer(token) => identify_token(&self.issuers, token, wall).await?,
-                Credential::Cookie { position, value } => {
-                    let session = self.sessions.get(position).ok_or_else(missing)?;
-                    session.identify(pools, value, wall).await?
-                }
-            };
+            let principal = self.identify(credential, pools, wall).await?;
             caller = Some(match caller {
                 Some(known) if known.facts.user != principal.facts.user => {
                     return Err(Rejection::because(

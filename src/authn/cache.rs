@@ -6,11 +6,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
 use moka::sync::Cache;
 
+use super::answers::Owner;
 use super::jwt::Window;
 use crate::types::PrincipalFacts;
 
@@ -45,6 +47,10 @@ pub struct Verified {
     pub facts: Arc<PrincipalFacts>,
     /// Between which moments it is good.
     pub window: Window,
+    /// To whom it belongs.
+    pub(super) owner: Owner,
+    /// The type that its header states.
+    pub typ: Option<Box<str>>,
     /// The generation of the key set that it was verified with.
     pub generation: u64,
     /// Length of the token, from which the weight is estimated.
@@ -54,6 +60,8 @@ pub struct Verified {
 /// The verified tokens of one issuer.
 pub struct Tokens {
     verified: Cache<Fingerprint, Arc<Verified>, foldhash::fast::RandomState>,
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// Most memory, in bytes by estimate.
@@ -71,15 +79,36 @@ impl Tokens {
             .weigher(|_, verified: &Arc<Verified>| weight(verified.length))
             .time_to_live(LONGEST)
             .build_with_hasher(foldhash::fast::RandomState::default());
-        Self { verified }
+        Self {
+            verified,
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
     }
 
     /// The token, if it was verified with a key set of this generation.
     #[must_use]
     pub fn find(&self, token: &Fingerprint, generation: u64) -> Option<Arc<Verified>> {
-        self.verified
+        let found = self
+            .verified
             .get(token)
-            .filter(|verified| verified.generation == generation)
+            .filter(|verified| verified.generation == generation)?;
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        Some(found)
+    }
+
+    /// A token of the issuer was not found: on a route of many issuers, not every one that is asked has missed it.
+    pub fn count_miss(&self) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a token was found, and how often it was not.
+    #[must_use]
+    pub fn hits_and_misses(&self) -> (u64, u64) {
+        (
+            self.hits.load(Ordering::Relaxed),
+            self.misses.load(Ordering::Relaxed),
+        )
     }
 
     /// Keeps a verified token.
@@ -127,6 +156,8 @@ mod tests {
         Arc::new(Verified {
             facts: Arc::default(),
             window: Window::of(claims.as_object().unwrap()).unwrap(),
+            owner: Owner::default(),
+            typ: None,
             generation,
             length: 100,
         })

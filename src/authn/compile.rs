@@ -2,28 +2,36 @@
 //! problem here, at start or reload, and never a surprise at the first request.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Uri;
 use http::uri::PathAndQuery;
+use http::{HeaderName, Uri};
 use jsonwebtoken::DecodingKey;
 use parking_lot::Mutex;
 
 use super::cache::{Fingerprint, Tokens, fingerprint};
-use super::issuer::{Issuer, Keys, report_left_out};
+use super::ending::Revokes;
+use super::introspection::Introspection;
+use super::issuer::{Issuer, Keys, Network, report_left_out};
 use super::jwks::fetch::{Location, is_https, is_loopback, is_plain_url};
+use super::jwks::plan::SHORTEST_LIFETIME;
+use super::jwks::shelf::check_folder;
 use super::jwks::store::Loaded;
-use super::jwks::{KeySet, Remote, Store};
+use super::jwks::{KeySet, Remote, Shelf, Store};
 use super::jwt::shape::media_type;
 use super::jwt::verify::{is_hmac, least_secret, self_test};
 use super::jwt::{Mapping, Terms};
+use super::logout::Logout;
+use super::revoke::Revoked;
 use super::session::{Probe, Proof, Session};
-use super::{Authn, Authorities, Demand};
+use super::{Authn, Authorities, Bench, Demand, Other, Places, TokenDemands};
 use crate::config::{
-    self, Algorithm, Auth, AuthRules, Config, KeyPath, Problems, Secret, SecretRef,
+    self, Algorithm, Auth, AuthRules, BackchannelLogout, Config, Introspected, KeyPath,
+    OnIssuerDown, Problems, Secret, SecretRef,
 };
 use crate::types::clock;
 use crate::upstream::Cluster;
@@ -33,6 +41,32 @@ const MOST_LEEWAY: Duration = Duration::from_secs(600);
 
 /// Shorter, and the issuer would be asked without a pause; longer, and a withdrawn key would live on for too long.
 const REFRESH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(86_400));
+
+/// Longer tokens are no access tokens, and their logouts would have to be remembered for as long.
+const LONGEST_TOKEN: Duration = Duration::from_secs(366 * 86_400);
+
+/// Headers that mean something else to us or to others.
+const NO_TOKEN_HEADERS: [&str; 18] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "origin",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-real-ip",
+    "x-request-id",
+];
+const NO_TOKEN_PREFIXES: [&str; 5] = ["x-auth-", "x-forwarded-", "x-user-", "x-vestibule-", "sec-"];
 
 /// A logout that does not pass by here is seen after this time at the latest.
 const MOST_SESSION_CACHE: Duration = Duration::from_secs(3_600);
@@ -47,14 +81,24 @@ impl Authorities {
         previous: Option<&Self>,
         problems: &mut Problems,
     ) -> Self {
-        let mut authorities = Self::default();
+        let mut authorities = Self {
+            relay: previous.and_then(|previous| previous.relay.clone()),
+            ..Self::default()
+        };
+        let state_dir = state_dir(config, problems);
         if let Err(why) = self_test() {
             problems.push(&KeyPath::root().key("issuer"), why.to_string());
         }
         for (name, issuer) in &config.issuer {
             let path = KeyPath::root().key("issuer").key(name);
             let earlier = previous.and_then(|previous| previous.issuers.get(name));
-            if let Some(issuer) = Issuer::compile(name, issuer, &path, earlier, problems) {
+            let place = IssuerPlace {
+                name,
+                path: &path,
+                state_dir,
+                previous: earlier,
+            };
+            if let Some(issuer) = Issuer::compile(issuer, &place, problems) {
                 authorities.issuers.insert(name.clone(), issuer);
             } else {
                 authorities.broken.insert(name.clone());
@@ -85,44 +129,96 @@ impl Authorities {
     }
 }
 
+/// The folder for what should survive a restart, if it can be used.
+fn state_dir<'c>(config: &'c Config, problems: &mut Problems) -> Option<&'c Path> {
+    let folder = config.state_dir.as_deref()?;
+    match check_folder(folder) {
+        Ok(()) => Some(folder),
+        Err(why) => {
+            let help = format!(
+                "install -d -m 0700 -o USER {}, USER being the one that the gateway runs as",
+                folder.display()
+            );
+            problems.push_with_help(&KeyPath::root().key("state_dir"), why, Some(help));
+            None
+        }
+    }
+}
+
+/// Where an issuer stands, and what there is of it already.
+struct IssuerPlace<'p> {
+    name: &'p str,
+    path: &'p KeyPath,
+    state_dir: Option<&'p Path>,
+    previous: Option<&'p Arc<Issuer>>,
+}
+
 impl Issuer {
     fn compile(
-        name: &str,
         config: &config::Issuer,
-        path: &KeyPath,
-        previous: Option<&Arc<Self>>,
+        place: &IssuerPlace<'_>,
         problems: &mut Problems,
     ) -> Option<Arc<Self>> {
+        let path = place.path;
+        let previous = place.previous;
         check_terms(config, path, problems);
         check_algorithms(config, path, problems);
-        let keys = keys(config, path, previous.map(AsRef::as_ref), problems)?;
-        if let Some(previous) = previous.filter(|previous| previous.is_same(config, &keys)) {
+        let header = token_header(config, &path.key("header"), problems);
+        let earlier = previous.and_then(|previous| previous.introspection.as_ref());
+        let introspection = Introspection::compile(place.name, config, path, earlier, problems);
+        let keys = keys(config, place, problems)?;
+        if config.introspection.is_some() && introspection.is_none() {
+            return None;
+        }
+        if let Some(previous) =
+            previous.filter(|previous| previous.is_same(config, &keys, introspection.as_ref()))
+        {
             return Some(Arc::clone(previous));
         }
         Some(Arc::new(Self {
-            name: name.into(),
+            name: place.name.into(),
             config: config.clone(),
+            header,
             algorithms: config.algorithms.clone().into(),
-            terms: Terms {
-                audiences: config.audiences.clone().into(),
-                required: config.required_claims.clone().into(),
-                typ: config.token_type.as_deref().map(media_type),
-                leeway: config.leeway.0,
-            },
+            terms: terms(config),
             mapping: Mapping {
+                user: config.user_claim.clone(),
                 org: config.org_claim.clone(),
-                roles: config.roles_claim.clone(),
+                email: config.email_claim.clone(),
+                roles: config.roles_claim.0.clone().into(),
+                scopes: config.scopes_claim.0.clone().into(),
             },
             max_token: usize::try_from(config.max_token.0).unwrap_or(usize::MAX),
             keys,
+            introspection,
             tokens: Tokens::new(),
+            // A logout is not undone by a reload that changes something about the issuer.
+            revoked: previous
+                .filter(|previous| previous.config.url == config.url)
+                .map_or_else(Revoked::new, |previous| Arc::clone(&previous.revoked)),
+            longest_life: previous
+                .map_or(0, |previous| previous.longest_life.load(Ordering::Relaxed))
+                .into(),
             is_kept_fresh: AtomicBool::new(false),
         }))
     }
 
-    /// Whether this issuer was made from the same words, and from the same secrets or file.
-    fn is_same(&self, config: &config::Issuer, keys: &Keys) -> bool {
-        self.config == *config && self.keys.fingerprint() == keys.fingerprint()
+    /// Whether this issuer was made from the same words, and from the same secrets, files and folders.
+    fn is_same(
+        &self,
+        config: &config::Issuer,
+        keys: &Keys,
+        introspection: Option<&Introspection>,
+    ) -> bool {
+        let asks_alike = match (&self.introspection, introspection) {
+            (Some(one), Some(other)) => one.is_same(other),
+            (None, None) => true,
+            _ => false,
+        };
+        asks_alike
+            && self.config == *config
+            && self.keys.fingerprint() == keys.fingerprint()
+            && self.keys.shelf() == keys.shelf()
     }
 
     /// Whether keys that were fetched under `other` are the keys of this issuer too.
@@ -134,13 +230,58 @@ impl Issuer {
     }
 }
 
+fn terms(config: &config::Issuer) -> Terms {
+    let mut required = config.required_claims.clone();
+    // `sub` is required anyway; whatever else stands for the user must be there too.
+    if config.user_claim != "sub" {
+        required.push(config.user_claim.clone());
+    }
+    Terms {
+        audiences: config.audiences.clone().into(),
+        required: required.into(),
+        typ: config.token_type.as_deref().map(media_type),
+        leeway: config.leeway.0,
+    }
+}
+
 impl Keys {
     fn fingerprint(&self) -> Option<&Fingerprint> {
         match self {
             Self::Secrets { fingerprint, .. } | Self::File { fingerprint, .. } => Some(fingerprint),
-            Self::Remote { .. } => None,
+            Self::Remote(_) | Self::None => None,
         }
     }
+
+    fn shelf(&self) -> Option<&Shelf> {
+        match self {
+            Self::Remote(network) => network.shelf.as_ref(),
+            Self::Secrets { .. } | Self::File { .. } | Self::None => None,
+        }
+    }
+}
+
+/// A header that holds tokens and means nothing else.
+fn token_header(
+    config: &config::Issuer,
+    path: &KeyPath,
+    problems: &mut Problems,
+) -> Option<HeaderName> {
+    let written = config.header.as_deref()?;
+    let name = HeaderName::from_bytes(written.as_bytes()).ok();
+    let Some(name) = name.filter(|name| !name.as_str().contains('_')) else {
+        problems.push(
+            path,
+            "is no name of a header; one with `_` is removed from every request",
+        );
+        return None;
+    };
+    let text = name.as_str();
+    if NO_TOKEN_HEADERS.contains(&text) || NO_TOKEN_PREFIXES.iter().any(|p| text.starts_with(p)) {
+        let why = format!("`{text}` means something else, or is removed from every request");
+        problems.push(path, why);
+        return None;
+    }
+    Some(name)
 }
 
 fn check_terms(config: &config::Issuer, path: &KeyPath, problems: &mut Problems) {
@@ -153,7 +294,7 @@ fn check_terms(config: &config::Issuer, path: &KeyPath, problems: &mut Problems)
     if config.audiences.iter().any(String::is_empty) {
         problems.push(&path.key("audiences"), "an audience is empty");
     }
-    if config.audiences.is_empty() && config.required_claims.is_empty() {
+    if config.audiences.is_empty() && config.required_claims.is_empty() && !asks_about_all(config) {
         problems.push_with_help(
             &path.key("audiences"),
             "without an audience, any token of the issuer would pass for an access token",
@@ -166,6 +307,33 @@ fn check_terms(config: &config::Issuer, path: &KeyPath, problems: &mut Problems)
     if !(REFRESH.0..=REFRESH.1).contains(&config.refresh.0) {
         problems.push(&path.key("refresh"), "not between 1s and 1d");
     }
+    if !(SHORTEST_LIFETIME..=REFRESH.1).contains(&config.refresh_max.0) {
+        problems.push(&path.key("refresh_max"), "not between 30s and 1d");
+    }
+    if config.longest_token.0 > LONGEST_TOKEN {
+        problems.push(&path.key("longest_token"), "longer than a year");
+    }
+    let claims = [
+        ("user_claim", vec![&config.user_claim]),
+        ("org_claim", vec![&config.org_claim]),
+        ("email_claim", vec![&config.email_claim]),
+        ("roles_claim", config.roles_claim.0.iter().collect()),
+        ("scopes_claim", config.scopes_claim.0.iter().collect()),
+    ];
+    for (key, _) in claims
+        .iter()
+        .filter(|(_, paths)| paths.is_empty() || paths.iter().any(|path| path.is_empty()))
+    {
+        problems.push(&path.key(*key), "must name a claim");
+    }
+}
+
+/// Whether no token of the issuer is judged without asking it.
+fn asks_about_all(config: &config::Issuer) -> bool {
+    config
+        .introspection
+        .as_ref()
+        .is_some_and(|introspection| introspection.tokens == Introspected::All)
 }
 
 /// Families never mix: with both in one list, a public key could be taken for a shared secret.
@@ -192,12 +360,8 @@ fn check_algorithms(config: &config::Issuer, path: &KeyPath, problems: &mut Prob
 }
 
 /// Finds out where the keys come from; exactly one source.
-fn keys(
-    config: &config::Issuer,
-    path: &KeyPath,
-    previous: Option<&Issuer>,
-    problems: &mut Problems,
-) -> Option<Keys> {
+fn keys(config: &config::Issuer, place: &IssuerPlace<'_>, problems: &mut Problems) -> Option<Keys> {
+    let path = place.path;
     let sources = [
         ("secret", config.secret.is_some()),
         ("jwks_file", config.jwks_file.is_some()),
@@ -208,6 +372,14 @@ fn keys(
         .filter(|one| one.1)
         .map(|one| one.0)
         .collect();
+    if asks_about_all(config) {
+        if let Some(first) = named.first() {
+            let why = "has no effect: `introspection.tokens = \"all\"` asks about every token";
+            problems.push(&path.key(*first), why);
+            return None;
+        }
+        return Some(Keys::None);
+    }
     if named.len() > 1 {
         problems.push(path, format!("{} exclude each other", named.join(" and ")));
         return None;
@@ -216,7 +388,8 @@ fn keys(
         problems.push(&path.key("previous_secret"), "has no `secret` to precede");
     }
     let is_local = config.secret.is_some() || config.jwks_file.is_some();
-    if is_local && (config.connect.is_some() || config.ca.is_some()) {
+    let fetches = !is_local || config.introspection.is_some();
+    if !fetches && (config.connect.is_some() || config.ca.is_some()) {
         problems.push(
             path,
             "`connect` and `ca` have no effect: nothing is fetched",
@@ -225,7 +398,7 @@ fn keys(
     match (&config.secret, &config.jwks_file) {
         (Some(secret), _) => secrets(secret, config, path, problems),
         (None, Some(file)) => key_file(file, config, &path.key("jwks_file"), problems),
-        (None, None) => remote(config, path, previous, problems),
+        (None, None) => remote(config, place, problems),
     }
 }
 
@@ -304,6 +477,7 @@ fn key_file(
                 raw,
                 generation: 0,
                 at: clock::now(),
+                fresh_until: clock::now(),
             }),
         }),
         Err(why) => {
@@ -315,24 +489,27 @@ fn key_file(
 
 fn remote(
     config: &config::Issuer,
-    path: &KeyPath,
-    previous: Option<&Issuer>,
+    place: &IssuerPlace<'_>,
     problems: &mut Problems,
 ) -> Option<Keys> {
     let connect = match config.connect.as_deref().map(str::parse).transpose() {
         Ok(connect) => connect,
         Err(why) => {
             let why: config::value::BadValue = why;
-            problems.push(&path.key("connect"), why.to_string());
+            problems.push(&place.path.key("connect"), why.to_string());
             return None;
         }
     };
     let location = match location(config) {
         Ok(location) => location,
         Err((key, why)) => {
-            problems.push(&path.key(key), why);
+            problems.push(&place.path.key(key), why);
             return None;
         }
+    };
+    let source = match &location {
+        Location::Keys(url) => url.to_string(),
+        Location::Discovery { document, .. } => document.to_string(),
     };
     let remote = Remote {
         issuer: config.url.clone(),
@@ -340,19 +517,57 @@ fn remote(
         connect,
         ca: config.ca.clone(),
         allowed: config.algorithms.clone().into(),
+        longest: config.refresh_max.0,
         discovered: Mutex::default(),
+        validator: Mutex::default(),
     };
-    let store = Store::new(config.refresh.0, config.stale_max.0, clock::now());
-    if let Some(Keys::Remote { store: earlier, .. }) = previous
-        .filter(|previous| previous.has_same_source(config))
-        .map(|previous| &previous.keys)
-    {
-        store.adopt(earlier, &remote.allowed);
+    let shelf = place
+        .state_dir
+        .map(|folder| Shelf::new(folder, place.name, &config.url, &source));
+    let network = Network {
+        remote,
+        store: Store::new(config.refresh.0, config.stale_max.0, clock::now()),
+        radar: Arc::default(),
+        shelf,
+        shelved: Mutex::default(),
+    };
+    let earlier = place
+        .previous
+        .filter(|previous| previous.has_same_source(config));
+    let earlier = earlier.and_then(|previous| previous.network());
+    Some(Keys::Remote(Box::new(network.take_over(
+        earlier,
+        place.name,
+        config.stale_max.0,
+    ))))
+}
+
+impl Network {
+    /// Takes over what is known already: from the issuer before a reload, or from the process before a restart.
+    fn take_over(mut self, earlier: Option<&Self>, name: &str, stale_max: Duration) -> Self {
+        if let Some(earlier) = earlier {
+            self.radar = Arc::clone(&earlier.radar);
+            if self.store.adopt(&earlier.store, &self.remote.allowed) {
+                return self;
+            }
+        }
+        let Some(shelf) = &self.shelf else {
+            return self;
+        };
+        let file = shelf.file().display();
+        match shelf.recall(&self.remote.allowed, stale_max, clock::wall()) {
+            Ok(Some(mut kept)) => {
+                tracing::info!(issuer = name, %file, age_seconds = kept.age.as_secs(), "keys of before the restart");
+                self.radar.note(name, &mut kept.set, clock::wall());
+                self.store.restore(kept, clock::now());
+            }
+            Ok(None) => {}
+            Err(why) => {
+                tracing::warn!(issuer = name, %file, error = %why, "kept keys are not used");
+            }
+        }
+        self
     }
-    Some(Keys::Remote {
-        remote: Box::new(remote),
-        store,
-    })
 }
 
 /// https, or http where nothing leaves this machine or the operator named where to connect.
@@ -410,11 +625,32 @@ impl Session {
             problems.push(&path.key("cookie"), "is no name of a cookie");
             return None;
         }
-        let proof = match (&config.issuer, &config.probe) {
-            (Some(issuer), None) => sources.token(issuer, &path.key("issuer"), problems)?,
-            (None, Some(probe)) => sources.probe(config, probe, path, problems)?,
+        if config.bearer && config.probe.is_none() {
+            problems.push(
+                &path.key("bearer"),
+                "has an effect with `probe` alone; name the issuer in `auth` beside the session",
+            );
+        }
+        let proof = match (&config.issuer, &config.introspection, &config.probe) {
+            (Some(issuer), None, None) => {
+                let issuer = sources.issuer(issuer, &path.key("issuer"), problems)?;
+                Proof::Token(Arc::clone(&issuer), Bench::alone(issuer))
+            }
+            (None, Some(issuer), None) => {
+                let path = path.key("introspection");
+                let issuer = sources.issuer(issuer, &path, problems)?;
+                if !issuer.takes_opaque() {
+                    problems.push(&path, "names an issuer without `introspection`");
+                    return None;
+                }
+                Proof::Introspection(issuer)
+            }
+            (None, None, Some(probe)) => sources.probe(config, probe, path, problems)?,
             _ => {
-                problems.push(path, "needs exactly one of `issuer` and `probe`");
+                problems.push(
+                    path,
+                    "needs exactly one of `issuer`, `introspection` and `probe`",
+                );
                 return None;
             }
         };
@@ -437,7 +673,8 @@ impl Proof {
     /// Whether both ask the same live issuer or cluster.
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Token(one), Self::Token(other)) => Arc::ptr_eq(one, other),
+            (Self::Token(one, _), Self::Token(other, _))
+            | (Self::Introspection(one), Self::Introspection(other)) => Arc::ptr_eq(one, other),
             (Self::Probe(one), Self::Probe(other)) => Arc::ptr_eq(&one.cluster, &other.cluster),
             _ => false,
         }
@@ -445,13 +682,13 @@ impl Proof {
 }
 
 impl Sources<'_> {
-    fn token(&self, name: &str, path: &KeyPath, problems: &mut Problems) -> Option<Proof> {
+    fn issuer(&self, name: &str, path: &KeyPath, problems: &mut Problems) -> Option<Arc<Issuer>> {
         let known = &self.authorities.issuers;
         let issuer = known.get(name).map(Arc::clone);
         if issuer.is_none() && !self.authorities.broken.contains(name) {
             problems.unknown_name(path, "issuer", name, known.keys().map(String::as_str));
         }
-        issuer.map(Proof::Token)
+        issuer
     }
 
     fn probe(
@@ -523,40 +760,20 @@ impl Demand {
     ) -> Option<Self> {
         let (names, path) = vouchers(rules, path, problems)?;
         let everybody = !rules.all.is_empty();
-        let mut issuers: Vec<Arc<Issuer>> = Vec::new();
-        let mut sessions: Vec<Arc<Session>> = Vec::new();
-        let mut seen = BTreeSet::new();
-        let mut is_whole = true;
-        for (position, name) in names.iter().enumerate() {
-            let path = path.index(position);
-            if !seen.insert(name) {
-                problems.push(&path, format!("`{name}` is named twice"));
-                is_whole = false;
-            } else if let Some(issuer) = authorities.issuers.get(name) {
-                is_whole &= no_clash(&issuers, issuer, |one| one.url(), &path, problems);
-                issuers.push(Arc::clone(issuer));
-            } else if let Some(session) = authorities.sessions.get(name) {
-                is_whole &= no_clash(&sessions, session, |one| one.cookie(), &path, problems);
-                sessions.push(Arc::clone(session));
-            } else {
-                authorities.complain_of(name, &path, problems);
-                is_whole = false;
-            }
-        }
-        if everybody && issuers.len() > 1 {
-            let message = "two issuers cannot both vouch: a request has room for one bearer token";
-            problems.push(&path, message);
-            is_whole = false;
-        }
-        is_whole.then(|| Self {
+        let named = Named::find(names, everybody, &path, authorities, problems)?;
+        Some(Self {
+            places: named.places(&path, problems)?,
+            issuers: named.issuers.into(),
+            sessions: named.sessions.into(),
+            tokens: TokenDemands {
+                typ: rules.token_type.as_deref().map(media_type),
+                refuses_outlived_keys: rules.on_issuer_down == OnIssuerDown::Deny,
+            },
+            optional: rules.optional,
             first_of_all: names
                 .first()
                 .filter(|_| everybody)
                 .map(|name| name.as_str().into()),
-            cookies: sessions.iter().map(|one| one.cookie().into()).collect(),
-            issuers: issuers.into(),
-            sessions: sessions.into(),
-            optional: rules.optional,
         })
     }
 }
@@ -585,6 +802,188 @@ fn vouchers<'r>(
         }
         (true, false) => Some((&rules.all, path.key("all"))),
         (false, true) => Some((&rules.any, path.key("any"))),
+    }
+}
+
+impl Revokes {
+    /// Compiles what the good answers of a route end. `path` is that of `revokes`.
+    pub fn compile(
+        revokes: &config::Revokes,
+        path: &KeyPath,
+        authorities: &Authorities,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let path = path.key("any");
+        if revokes.any.is_empty() {
+            problems.push(&path, "is empty: nothing would end");
+            return None;
+        }
+        let named = Named::find(&revokes.any, false, &path, authorities, problems)?;
+        Some(Self {
+            places: named.places(&path, problems)?,
+            issuers: named.issuers.into(),
+            sessions: named.sessions.into(),
+            user: revokes.user,
+        })
+    }
+}
+
+impl Logout {
+    /// Compiles the endpoint for an issuer's logout tokens. `path` is that of `backchannel_logout`.
+    pub fn compile(
+        logout: &BackchannelLogout,
+        path: &KeyPath,
+        authorities: &Authorities,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        if logout.audiences.iter().any(String::is_empty) {
+            problems.push(&path.key("audiences"), "an audience is empty");
+        }
+        let path = path.key("issuer");
+        let known = &authorities.issuers;
+        let Some(issuer) = known.get(&logout.issuer) else {
+            if !authorities.broken.contains(&logout.issuer) {
+                let known = known.keys().map(String::as_str);
+                problems.unknown_name(&path, "issuer", &logout.issuer, known);
+            }
+            return None;
+        };
+        if matches!(issuer.keys, Keys::None) {
+            problems.push(&path, "has no keys that could verify a logout token");
+            return None;
+        }
+        if logout.audiences.is_empty() && issuer.terms.audiences.is_empty() {
+            problems.push(
+                &path,
+                "has no audiences, so `audiences` must name those of its logout tokens",
+            );
+            return None;
+        }
+        Some(Self {
+            issuer: Arc::clone(issuer),
+            audiences: logout.audiences.clone().into(),
+        })
+    }
+}
+
+/// The issuers and sessions that a list names.
+struct Named {
+    issuers: Vec<Arc<Issuer>>,
+    sessions: Vec<Arc<Session>>,
+    /// Whether every one of them must vouch, not one alone.
+    everybody: bool,
+}
+
+impl Named {
+    fn find(
+        names: &[String],
+        everybody: bool,
+        path: &KeyPath,
+        authorities: &Authorities,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let mut issuers: Vec<Arc<Issuer>> = Vec::new();
+        let mut sessions: Vec<Arc<Session>> = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut is_whole = true;
+        for (position, name) in names.iter().enumerate() {
+            let path = path.index(position);
+            if !seen.insert(name) {
+                problems.push(&path, format!("`{name}` is named twice"));
+                is_whole = false;
+            } else if let Some(issuer) = authorities.issuers.get(name) {
+                is_whole &= no_clash(&issuers, issuer, |one| one.url(), &path, problems);
+                issuers.push(Arc::clone(issuer));
+            } else if let Some(session) = authorities.sessions.get(name) {
+                is_whole &= no_clash(&sessions, session, |one| one.cookie(), &path, problems);
+                sessions.push(Arc::clone(session));
+            } else {
+                authorities.complain_of(name, &path, problems);
+                is_whole = false;
+            }
+        }
+        is_whole.then_some(Self {
+            issuers,
+            sessions,
+            everybody,
+        })
+    }
+
+    /// Where their credentials stand.
+    fn places(&self, path: &KeyPath, problems: &mut Problems) -> Option<Places> {
+        let mut headers: Vec<HeaderName> = Vec::new();
+        for issuer in &self.issuers {
+            let new = issuer.header.iter().filter(|name| !headers.contains(name));
+            headers.extend(new.cloned().collect::<Vec<_>>());
+        }
+        let bearer = Bench::compile(self, None, path, problems)?;
+        let header_benches: Option<Vec<Bench>> = headers
+            .iter()
+            .map(|name| Bench::compile(self, Some(name), path, problems))
+            .collect();
+        Some(Places {
+            bearer: (!bearer.is_empty()).then_some(bearer),
+            header_benches: header_benches?.into(),
+            headers: headers.into(),
+            cookies: self
+                .sessions
+                .iter()
+                .map(|session| session.cookie().into())
+                .collect(),
+            sessions: self.sessions.clone().into(),
+        })
+    }
+}
+
+impl Bench {
+    pub(super) fn alone(issuer: Arc<Issuer>) -> Self {
+        Self {
+            other: issuer
+                .takes_opaque()
+                .then(|| Other::Issuer(Arc::clone(&issuer))),
+            issuers: [issuer].into(),
+        }
+    }
+
+    /// Of those who are named, who judges tokens in the header `name`, or in `Authorization`.
+    fn compile(
+        named: &Named,
+        name: Option<&HeaderName>,
+        path: &KeyPath,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let stands_here = |issuer: &&Arc<Issuer>| issuer.header.as_ref() == name;
+        let issuers: Vec<_> = named.issuers.iter().filter(stands_here).cloned().collect();
+        if named.everybody && issuers.len() > 1 {
+            let message = "two issuers cannot both vouch: a request has room for one bearer token";
+            problems.push(path, message);
+            return None;
+        }
+        let opaque = issuers.iter().filter(|issuer| issuer.takes_opaque());
+        let mut others: Vec<(Other, Arc<str>)> = opaque
+            .map(|issuer| (Other::Issuer(Arc::clone(issuer)), Arc::clone(issuer.name())))
+            .collect();
+        // Where all must vouch, a session does so by its cookie.
+        if name.is_none() && !named.everybody {
+            let asked = named.sessions.iter().filter(|one| one.takes_bearer());
+            others
+                .extend(asked.map(|one| (Other::Session(Arc::clone(one)), Arc::clone(one.name()))));
+        }
+        if let [(_, one), (_, other), ..] = others.as_slice() {
+            let why = format!(
+                "`{one}` and `{other}` both judge tokens that are no JWT of a known issuer; which to ask cannot be told"
+            );
+            problems.push(path, why);
+            return None;
+        }
+        Some(Self {
+            issuers: issuers.into(),
+            other: others.pop().map(|(other, _)| other),
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.issuers.is_empty() && self.other.is_none()
     }
 }
 

@@ -6,11 +6,13 @@ use std::time::SystemTime;
 
 use http::HeaderMap;
 
+use super::answers::Owner;
+use super::cache::token_fingerprint;
 use super::extract::{self, Credential};
 use super::issuer::Issuer;
 use super::jwt::{Shape, Window, shape};
 use super::session::Proof;
-use super::{Authn, Demand, chosen, missing};
+use super::{Authn, Bench, Demand, Other, TokenDemands, chosen, missing, other_issuer};
 use crate::types::{AuthMethod, Principal, Rejection, clock};
 
 /// One check.
@@ -46,18 +48,12 @@ impl Report {
 impl Authn {
     /// The issuers whose keys a token of the route may need, those of session cookies included.
     pub fn all_issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
-        let of_cookies = self
-            .sessions()
-            .iter()
-            .filter_map(|session| match &session.proof {
-                Proof::Token(issuer) => Some(issuer),
-                Proof::Probe(_) => None,
-            });
+        let of_cookies = self.sessions().iter().filter_map(|one| one.issuer());
         self.issuers().iter().chain(of_cookies)
     }
 
     /// Walks a request with these headers through the checks. No principal where a check refused, or where only a
-    /// backend could tell.
+    /// backend or an issuer could tell.
     pub async fn explain(
         &self,
         headers: &HeaderMap,
@@ -82,7 +78,7 @@ impl Demand {
         headers: &HeaderMap,
         wall: SystemTime,
     ) -> Option<Principal> {
-        let found = extract::find(headers, self.wanted()).and_then(|found| match found {
+        let found = extract::find(headers, self.places.wanted()).and_then(|found| match found {
             None if !self.optional => Err(missing()),
             found => Ok(found),
         });
@@ -101,8 +97,8 @@ impl Demand {
         headers: &HeaderMap,
         wall: SystemTime,
     ) -> Option<Principal> {
-        let found =
-            extract::find_all(headers, self.wanted()).and_then(|found| found.ok_or_else(missing));
+        let found = extract::find_all(headers, self.places.wanted())
+            .and_then(|found| found.ok_or_else(missing));
         let found = report.note("credentials", found, |found| {
             let told: Vec<_> = found.iter().map(|one| self.told(*one)).collect();
             told.join(" and ")
@@ -119,10 +115,18 @@ impl Demand {
     }
 
     fn told(&self, credential: Credential<'_>) -> String {
+        let places = &self.places;
         match credential {
             Credential::Bearer(token) => format!("a bearer token of {} bytes", token.len()),
+            Credential::Header { position, value } => {
+                let name = places
+                    .headers
+                    .get(position)
+                    .map_or("", |name| name.as_str());
+                format!("a token of {} bytes in the header `{name}`", value.len())
+            }
             Credential::Cookie { position, .. } => {
-                let name = self.cookies.get(position).map_or("", |name| name);
+                let name = places.cookies.get(position).map_or("", |name| name);
                 format!("the cookie `{name}`")
             }
         }
@@ -134,88 +138,150 @@ impl Demand {
         credential: Credential<'_>,
         wall: SystemTime,
     ) -> Option<Principal> {
+        let (places, demands) = (&self.places, &self.tokens);
         let (position, value) = match credential {
             Credential::Bearer(token) => {
-                return explain_token(report, &self.issuers, token, wall).await;
+                let bench = places.bearer.as_ref()?;
+                return bench.explain(report, demands, token, wall).await;
+            }
+            Credential::Header { position, value } => {
+                let bench = places.header_benches.get(position)?;
+                return bench.explain(report, demands, value, wall).await;
             }
             Credential::Cookie { position, value } => (position, value),
         };
-        let session = self.sessions.get(position)?;
+        let session = places.sessions.get(position)?;
         match &session.proof {
-            Proof::Token(issuer) => {
-                let issuers = std::slice::from_ref(issuer);
-                let principal = explain_token(report, issuers, value, wall).await?;
+            Proof::Token(_, bench) => {
+                let principal = bench.explain(report, demands, value, wall).await?;
                 Some(Principal {
                     source: Arc::clone(session.name()),
                     ..principal
                 })
             }
-            Proof::Probe(_) => {
-                let asked = "only its backend knows, which is not asked here".to_owned();
-                report.note("session", Ok(()), |()| asked);
-                None
-            }
+            Proof::Introspection(issuer) => report.only_the_issuer_knows(issuer),
+            Proof::Probe(_) => report.only_the_backend_knows(),
         }
     }
 }
 
-/// The checks of [`super::identify_token`], in the same order.
-async fn explain_token(
-    report: &mut Report,
-    issuers: &[Arc<Issuer>],
-    token: &str,
-    wall: SystemTime,
-) -> Option<Principal> {
-    let most = issuers.iter().map(|issuer| issuer.max_token).max();
-    let size = shape::check_size(token, most.unwrap_or(0));
-    report.note("size", size, |()| format!("{} bytes", token.len()))?;
-    let shape = report.note("form", Shape::parse(token), |shape| {
-        let header = &shape.jws.header;
-        format!(
-            "alg {:?}, kid {}, typ {}",
-            header.algorithm,
-            header.kid.as_deref().unwrap_or("-"),
-            header.typ.as_deref().unwrap_or("-")
-        )
-    })?;
-    let issuer = report.note("issuer", chosen(issuers, &shape), |issuer| {
-        format!("`{}` ({})", issuer.name(), issuer.url())
-    })?;
-    let size = shape::check_size(token, issuer.max_token);
-    report.note("size for this issuer", size, |()| {
-        format!("at most {}", issuer.max_token)
-    })?;
-    let algorithm = issuer.check_algorithm(&shape.jws);
-    report.note("algorithm", algorithm, |()| "accepted".to_owned())?;
-    let typ = issuer.terms.check_type(shape.jws.header.typ.as_deref());
-    report.note("type", typ, |()| "accepted".to_owned())?;
-    let window = report.note("times", Window::of(&shape.claims), |_| {
-        "well-formed".to_owned()
-    })?;
-    let in_time = window.check(wall, issuer.terms.leeway);
-    report.note("time", in_time, |()| until(&window, wall))?;
-    let signed = issuer.check_signature(&shape.jws).await;
-    report.note("key and signature", signed, |_| {
-        format!("good; keys are {:?}", issuer.state(clock::now()))
-    })?;
-    let claims = issuer.terms.check(&shape.claims);
-    report.note("claims", claims, |()| {
-        "audience, subject and what is required".to_owned()
-    })?;
-    let facts = issuer.mapping.facts(shape.claims, &window);
-    let told = format!(
-        "user {}, org {}, roles [{}], scopes [{}]",
-        facts.user,
-        facts.org.as_deref().unwrap_or("-"),
-        facts.roles.join(" "),
-        facts.scopes.join(" ")
-    );
-    report.note("caller", Ok(()), |()| told);
-    Some(Principal {
-        method: AuthMethod::Jwt,
-        source: Arc::clone(issuer.name()),
-        facts: Arc::new(facts),
-    })
+impl Report {
+    fn only_the_backend_knows(&mut self) -> Option<Principal> {
+        let asked = "only its backend knows, which is not asked here".to_owned();
+        self.note("session", Ok(()), |()| asked);
+        None
+    }
+
+    fn only_the_issuer_knows(&mut self, issuer: &Issuer) -> Option<Principal> {
+        let asked = format!("only `{}` knows, which is not asked here", issuer.name());
+        self.note("introspection", Ok(()), |()| asked);
+        None
+    }
+}
+
+impl Bench {
+    /// The checks of [`Bench::identify`], in the same order.
+    async fn explain(
+        &self,
+        report: &mut Report,
+        demands: &TokenDemands,
+        token: &str,
+        wall: SystemTime,
+    ) -> Option<Principal> {
+        let size = shape::check_size(token, self.most_token());
+        report.note("size", size, |()| format!("{} bytes", token.len()))?;
+        let is_opaque = !shape::has_three_parts(token);
+        match (&self.other, &*self.issuers) {
+            (Some(Other::Issuer(issuer)), _) if is_opaque => {
+                return report.only_the_issuer_knows(issuer);
+            }
+            (Some(Other::Session(_)), _) if is_opaque => return report.only_the_backend_knows(),
+            (Some(Other::Session(_)), []) => return report.only_the_backend_knows(),
+            (_, [only]) if only.introspects_all() => return report.only_the_issuer_knows(only),
+            _ => {}
+        }
+        let shape = report.note("form", Shape::parse(token), |shape| {
+            let header = &shape.jws.header;
+            format!(
+                "alg {:?}, kid {}, typ {}",
+                header.algorithm,
+                header.kid.as_deref().unwrap_or("-"),
+                header.typ.as_deref().unwrap_or("-")
+            )
+        })?;
+        let chosen = chosen(&self.issuers, &shape);
+        if let (None, Some(Other::Session(_))) = (chosen, &self.other) {
+            return report.only_the_backend_knows();
+        }
+        let issuer = report.note("issuer", chosen.ok_or_else(other_issuer), |issuer| {
+            format!("`{}` ({})", issuer.name(), issuer.url())
+        })?;
+        let size = shape::check_size(token, issuer.max_token);
+        report.note("size for this issuer", size, |()| {
+            format!("at most {}", issuer.max_token)
+        })?;
+        if issuer.introspects_all() {
+            return report.only_the_issuer_knows(issuer);
+        }
+        issuer.explain(report, demands, token, shape, wall).await
+    }
+}
+
+impl Issuer {
+    /// The checks of [`Issuer::verify`], in the same order.
+    async fn explain(
+        &self,
+        report: &mut Report,
+        demands: &TokenDemands,
+        token: &str,
+        shape: Shape<'_>,
+        wall: SystemTime,
+    ) -> Option<Principal> {
+        let algorithm = self.check_algorithm(&shape.jws);
+        report.note("algorithm", algorithm, |()| "accepted".to_owned())?;
+        let typ = shape.jws.header.typ.as_deref();
+        let typ = self
+            .terms
+            .check_type(typ)
+            .and_then(|()| demands.check_type(typ));
+        report.note("type", typ, |()| "accepted".to_owned())?;
+        let window = report.note("times", Window::of(&shape.claims), |_| {
+            "well-formed".to_owned()
+        })?;
+        let in_time = window.check(wall, self.terms.leeway);
+        report.note("time", in_time, |()| until(&window, wall))?;
+        let age = self.check_age_of_keys(demands);
+        report.note("age of the keys", age, |()| "accepted here".to_owned())?;
+        let signed = self.check_signature(&shape.jws, wall).await;
+        report.note("key and signature", signed, |_| {
+            format!("good; keys are {:?}", self.state(clock::now()))
+        })?;
+        let claims = self.terms.check(&shape.claims);
+        report.note("claims", claims, |()| {
+            "audience, subject and what is required".to_owned()
+        })?;
+        let owner = Owner::of(&shape.claims);
+        let revoked = self
+            .revoked
+            .check(&token_fingerprint(token), &owner, &window);
+        report.note("revocation", revoked, |()| {
+            "none known to this process".to_owned()
+        })?;
+        let facts = self.mapping.facts(shape.claims, window.expires_at());
+        let told = format!(
+            "user {}, org {}, roles [{}], scopes [{}]",
+            facts.user,
+            facts.org.as_deref().unwrap_or("-"),
+            facts.roles.join(" "),
+            facts.scopes.join(" ")
+        );
+        report.note("caller", Ok(()), |()| told);
+        Some(Principal {
+            method: AuthMethod::Jwt,
+            source: Arc::clone(self.name()),
+            facts: Arc::new(facts),
+        })
+    }
 }
 
 fn until(window: &Window, wall: SystemTime) -> String {

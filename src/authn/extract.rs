@@ -1,12 +1,12 @@
-//! Finds the one credential of a request: a bearer token in `Authorization`, or a session cookie. The only reader of
-//! both. Pure, and without an allocation.
+//! Finds the one credential of a request: a bearer token in `Authorization` or in a header of the operator's choice, or
+//! a session cookie. The only reader of them. Pure, and without an allocation.
 //!
 //! A request that shows two credentials is refused: the gateway would judge one, and the backend might use the other.
 //! For the same reason a credential that another reader could understand differently is refused. Tokens in the query
 //! are not looked at.
 
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderName};
 
 use super::refused;
 use crate::types::{Reason, Rejection};
@@ -16,6 +16,8 @@ use crate::types::{Reason, Rejection};
 pub struct Wanted<'w> {
     /// Whether a bearer token.
     pub bearer: bool,
+    /// Headers that hold a token.
+    pub headers: &'w [HeaderName],
     /// Names of session cookies.
     pub cookies: &'w [Box<str>],
 }
@@ -25,6 +27,13 @@ pub struct Wanted<'w> {
 pub enum Credential<'h> {
     /// A bearer token.
     Bearer(&'h str),
+    /// The token in the header at this position of [`Wanted::headers`].
+    Header {
+        /// The position.
+        position: usize,
+        /// The value, not empty.
+        value: &'h str,
+    },
     /// The value of the session cookie at this position of [`Wanted::cookies`].
     Cookie {
         /// The position.
@@ -44,17 +53,25 @@ pub fn find<'h>(
     wanted: Wanted<'_>,
 ) -> Result<Option<Credential<'h>>, Rejection> {
     let authorization = authorization(headers)?;
+    let found = in_headers(headers, wanted.headers)?;
     let cookie = session_cookie(headers, wanted.cookies)?;
-    if cookie.is_some() && matches!(authorization, Authorization::Bearer(_)) {
-        return Err(ambiguous("a bearer token and a session cookie"));
+    let bearer = matches!(authorization, Authorization::Bearer(_));
+    if usize::from(bearer) + usize::from(found.is_some()) + usize::from(cookie.is_some()) > 1 {
+        return Err(ambiguous(
+            "a credential in more than one of Authorization, a header and a cookie",
+        ));
     }
     match authorization {
-        Authorization::Bearer(token) if wanted.bearer => token68(token).map(Some),
-        Authorization::Other if wanted.bearer && cookie.is_none() => Err(refused(
-            Reason::CredentialMissing,
-            "Authorization of another scheme than Bearer",
-        )),
-        _ => Ok(cookie),
+        Authorization::Bearer(token) if wanted.bearer => {
+            bearer_token(token).map(|token| Some(Credential::Bearer(token)))
+        }
+        Authorization::Other if wanted.bearer && found.is_none() && cookie.is_none() => {
+            Err(refused(
+                Reason::CredentialMissing,
+                "Authorization of another scheme than Bearer",
+            ))
+        }
+        _ => Ok(found.or(cookie)),
     }
 }
 
@@ -66,12 +83,22 @@ pub fn find_all<'h>(
     headers: &'h HeaderMap,
     wanted: Wanted<'_>,
 ) -> Result<Option<Vec<Credential<'h>>>, Rejection> {
-    let mut found = Vec::with_capacity(wanted.cookies.len() + 1);
+    let mut found = Vec::with_capacity(wanted.headers.len() + wanted.cookies.len() + 1);
     match authorization(headers)? {
-        Authorization::Bearer(token) if wanted.bearer => found.push(token68(token)?),
-        Authorization::Bearer(_) => return Err(ambiguous("a bearer token beside the sessions")),
+        Authorization::Bearer(token) if wanted.bearer => {
+            found.push(Credential::Bearer(bearer_token(token)?));
+        }
+        Authorization::Bearer(_) => {
+            return Err(ambiguous("a bearer token beside what was asked for"));
+        }
         _ if wanted.bearer => return Ok(None),
         _ => {}
+    }
+    for position in 0..wanted.headers.len() {
+        match in_header(headers, wanted.headers, position)? {
+            Some(credential) => found.push(credential),
+            None => return Ok(None),
+        }
     }
     for (position, name) in wanted.cookies.iter().enumerate() {
         match cookie(headers, name)? {
@@ -80,6 +107,29 @@ pub fn find_all<'h>(
         }
     }
     Ok(Some(found))
+}
+
+/// Everything among `headers` that could be one of the wanted credentials, however many there are: for whoever ends
+/// credentials, never for whoever lets somebody in.
+pub fn each<'h>(headers: &'h HeaderMap, wanted: Wanted<'_>) -> Vec<Credential<'h>> {
+    let mut found = Vec::new();
+    if let (true, Ok(Authorization::Bearer(token))) = (wanted.bearer, authorization(headers)) {
+        found.extend(bearer_token(token).ok().map(Credential::Bearer));
+    }
+    for position in 0..wanted.headers.len() {
+        found.extend(in_header(headers, wanted.headers, position).ok().flatten());
+    }
+    for (position, name) in wanted.cookies.iter().enumerate() {
+        let value = cookie(headers, name).ok().flatten();
+        found.extend(value.map(|value| Credential::Cookie { position, value }));
+    }
+    found
+}
+
+/// Whether a bearer token is shown.
+#[must_use]
+pub fn has_bearer(headers: &HeaderMap) -> bool {
+    matches!(authorization(headers), Ok(Authorization::Bearer(_)))
 }
 
 enum Authorization<'h> {
@@ -110,18 +160,66 @@ fn authorization(headers: &HeaderMap) -> Result<Authorization<'_>, Rejection> {
 }
 
 /// One or more spaces, then the token of RFC 6750 section 2.1 and nothing else.
-fn token68(rest: &[u8]) -> Result<Credential<'_>, Rejection> {
+fn bearer_token(rest: &[u8]) -> Result<&str, Rejection> {
     let malformed = || refused(Reason::CredentialMalformed, "no bearer token of RFC 6750");
     let text = std::str::from_utf8(rest).map_err(|_| malformed())?;
     let token = text.trim_start_matches(' ');
-    let unpadded = token.trim_end_matches('=');
-    let in_alphabet = unpadded.bytes().all(|byte| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
-    });
-    if token.len() == text.len() || unpadded.is_empty() || !in_alphabet {
+    if token.len() == text.len() || !is_token68(token) {
         return Err(malformed());
     }
-    Ok(Credential::Bearer(token))
+    Ok(token)
+}
+
+/// The alphabet of RFC 6750 section 2.1, which has room for tokens of every kind.
+fn is_token68(token: &str) -> bool {
+    let unpadded = token.trim_end_matches('=');
+    !unpadded.is_empty()
+        && unpadded.bytes().all(|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+        })
+}
+
+/// The one token in the named headers.
+fn in_headers<'h>(
+    headers: &'h HeaderMap,
+    names: &[HeaderName],
+) -> Result<Option<Credential<'h>>, Rejection> {
+    let mut found = None;
+    for position in 0..names.len() {
+        let one = in_header(headers, names, position)?;
+        if one.is_some() && found.is_some() {
+            return Err(ambiguous("two headers that hold a token"));
+        }
+        found = found.or(one);
+    }
+    Ok(found)
+}
+
+fn in_header<'h>(
+    headers: &'h HeaderMap,
+    names: &[HeaderName],
+    position: usize,
+) -> Result<Option<Credential<'h>>, Rejection> {
+    let Some(name) = names.get(position) else {
+        return Ok(None);
+    };
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(ambiguous("the header that holds the token occurs twice"));
+    }
+    let value = std::str::from_utf8(value.as_bytes().trim_ascii())
+        .ok()
+        .filter(|value| is_token68(value))
+        .ok_or_else(|| {
+            refused(
+                Reason::CredentialMalformed,
+                "the header holds what no token may hold",
+            )
+        })?;
+    Ok(Some(Credential::Header { position, value }))
 }
 
 /// The one session cookie; an empty value counts as absent.
@@ -211,10 +309,16 @@ mod tests {
         ["sid".into(), "other".into()]
     }
 
+    const TOKEN_HEADERS: [HeaderName; 2] = [
+        HeaderName::from_static("x-token"),
+        HeaderName::from_static("x-other-token"),
+    ];
+
     fn both(headers: &HeaderMap) -> Result<Option<Credential<'_>>, Reason> {
         let names = names();
         let wanted = Wanted {
             bearer: true,
+            headers: &TOKEN_HEADERS,
             cookies: &names,
         };
         find(headers, wanted).map_err(|why| why.reason())
@@ -322,6 +426,7 @@ mod tests {
         let names = names();
         let wanted = Wanted {
             bearer: false,
+            headers: &[],
             cookies: &names,
         };
         let why = find(&headers, wanted).unwrap_err();
@@ -381,13 +486,69 @@ mod tests {
         assert_eq!(sid(&[b"sid="]), Ok(None));
     }
 
+    #[test]
+    fn a_token_is_found_in_the_header_of_the_operators_choice() {
+        let shown = headers(&[("x-token", b" a.b.c "), ("authorization", b"Basic dTpw")]);
+        let expected = Credential::Header {
+            position: 0,
+            value: "a.b.c",
+        };
+        assert_eq!(both(&shown), Ok(Some(expected)));
+        for bad in [&b""[..], b"a b", b"Bearer a", b"a, b", b"\xe9", b"="] {
+            let shown = headers(&[("x-token", bad)]);
+            let text = String::from_utf8_lossy(bad);
+            assert_eq!(both(&shown), Err(Reason::CredentialMalformed), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_in_a_header_is_a_credential_like_any_other_and_one_is_enough() {
+        for fields in [
+            [("x-token", &b"a"[..]), ("x-token", b"a")],
+            [("x-token", b"a"), ("x-other-token", b"a")],
+            [("x-token", b"a"), ("authorization", b"Bearer a")],
+            [("x-token", b"a"), ("cookie", b"sid=1")],
+        ] {
+            let shown = headers(&fields);
+            assert_eq!(both(&shown), Err(Reason::CredentialAmbiguous), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_ends_credentials_finds_them_all() {
+        let shown = headers(&[
+            ("authorization", b"Bearer a"),
+            ("x-token", b"not a token"),
+            ("x-other-token", b"b"),
+            ("cookie", b"sid=1; other=2"),
+        ]);
+        let names = names();
+        let wanted = Wanted {
+            bearer: true,
+            headers: &TOKEN_HEADERS,
+            cookies: &names,
+        };
+        let cookie = |position, value| Credential::Cookie { position, value };
+        let expected = [
+            Credential::Bearer("a"),
+            Credential::Header {
+                position: 1,
+                value: "b",
+            },
+            cookie(0, "1"),
+            cookie(1, "2"),
+        ];
+        assert_eq!(each(&shown, wanted), expected);
+    }
+
     proptest! {
         #[test]
         fn no_header_makes_the_reader_panic(values in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..64), 0..4)) {
             let mut headers = HeaderMap::new();
             for (position, value) in values.iter().enumerate() {
                 if let Ok(value) = HeaderValue::from_bytes(value) {
-                    headers.append(if position % 2 == 0 { COOKIE } else { AUTHORIZATION }, value);
+                    let names = [COOKIE, AUTHORIZATION, TOKEN_HEADERS[0].clone()];
+                    headers.append(&names[position % 3], value);
                 }
             }
             let _ = both(&headers);

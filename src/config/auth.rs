@@ -48,6 +48,22 @@ pub struct AuthRules {
     /// Let a request without credential through as anonymous; a bad credential is still refused.
     #[serde(default)]
     pub optional: bool,
+    /// Demanded `typ` of a JWT, such as `at+jwt`, beyond what the issuer demands.
+    pub token_type: Option<String>,
+    /// What happens when an issuer's keys have outlived their time and cannot be fetched anew.
+    #[serde(default)]
+    pub on_issuer_down: OnIssuerDown,
+}
+
+/// What an issuer's outage means for a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnIssuerDown {
+    /// The keys known last go on working, up to the issuer's `stale_max`.
+    #[default]
+    Stale,
+    /// 503 until the issuer answers again.
+    Deny,
 }
 
 impl AuthRules {

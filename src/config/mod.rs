@@ -31,16 +31,16 @@ use serde::{Deserialize, Serialize};
 
 pub use admin::{AccessLog, Admin, Log};
 pub use assertion::Assertion;
-pub use auth::{Auth, AuthRules};
+pub use auth::{Auth, AuthRules, OnIssuerDown};
 pub use csrf::{Csrf, CsrfOrigins};
 pub use error::{ConfigError, KeyPath, Problems};
-pub use issuer::{Algorithm, Issuer};
+pub use issuer::{Algorithm, ClientAuth, Introspected, Introspection, Issuer};
 pub use limit::{Limit, LimitKey};
 pub use listen::{Certificate, KeyPair, Listen, Tls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub use route::{
-    Bearer, Cors, Edit, Edits, EncodedSlash, GrpcWeb, Publish, Redirect, Respond, Rewrite, Route,
-    Test,
+    BackchannelLogout, Bearer, Cors, Edit, Edits, EncodedSlash, GrpcWeb, Publish, Redirect,
+    Respond, Revokes, Rewrite, Route, Test,
 };
 pub use secret::{Secret, SecretError};
 pub use session::{Probe, Session, SessionMap};

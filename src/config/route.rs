@@ -10,8 +10,8 @@ use super::auth::Auth;
 use super::csrf::Csrf;
 use super::value::{ByteSize, OneOrMany, Span};
 
-/// What is served where, to whom, and how. Exactly one of `upstream`, `redirect`, `respond`, `publish`, unless
-/// `auth = "deny"`.
+/// What is served where, to whom, and how. Exactly one of `upstream`, `redirect`, `respond`, `publish`,
+/// `backchannel_logout`, unless `auth = "deny"`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -49,6 +49,10 @@ pub struct Route {
     pub respond: Option<Respond>,
     /// Answer with something that the gateway itself has to tell.
     pub publish: Option<Publish>,
+    /// Take an issuer's logout tokens (OpenID Connect Back-Channel Logout) and refuse what was issued before them.
+    pub backchannel_logout: Option<BackchannelLogout>,
+    /// What a 2xx answer ends: the credential that was shown, at once and in every cache.
+    pub revokes: Option<Revokes>,
     /// Largest request body.
     #[serde(default = "one_mib")]
     pub max_body: ByteSize,
@@ -93,6 +97,28 @@ pub struct Redirect {
     /// 301, 302, 303, 307 or 308.
     #[serde(default = "found")]
     pub status: u16,
+}
+
+/// Where an issuer tells who has logged out.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackchannelLogout {
+    /// Name of the issuer.
+    pub issuer: String,
+    /// Accepted audiences of logout tokens: the ids of the clients. Empty: those of the issuer.
+    #[serde(default)]
+    pub audiences: Vec<String>,
+}
+
+/// Whose credentials end with a 2xx answer of a logout, a password change and their like.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Revokes {
+    /// Names of issuers and sessions.
+    pub any: Vec<String>,
+    /// Not only the credential that was shown, but all of its user.
+    #[serde(default)]
+    pub user: bool,
 }
 
 /// An answer given by the gateway.

@@ -13,8 +13,13 @@ pub struct Session {
     pub cookie: String,
     /// Name of the issuer whose token the cookie holds.
     pub issuer: Option<String>,
+    /// Name of the issuer that is asked about what the cookie holds, JWT or not; it needs an `introspection`.
+    pub introspection: Option<String>,
     /// Where the backend tells whether the session is good.
     pub probe: Option<Probe>,
+    /// Whether the probe is also asked about `Authorization: Bearer`, which it is then shown instead of the cookie.
+    #[serde(default)]
+    pub bearer: bool,
     /// How long an answer of the probe is believed.
     #[serde(default = "five_seconds")]
     pub cache: Span,
@@ -23,7 +28,7 @@ pub struct Session {
     pub map: SessionMap,
 }
 
-/// A GET that answers 200 with JSON for a good session and 401 otherwise. The cookie is sent along; nothing else of the request is.
+/// A GET that answers 200 with JSON for a good session and 401 otherwise. The credential is sent along; nothing else of the request is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Probe {

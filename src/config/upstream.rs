@@ -41,6 +41,25 @@ pub struct Upstream {
     pub tls: UpstreamTls,
 }
 
+impl Upstream {
+    /// One endpoint with the defaults of the file, for requests of our own.
+    #[must_use]
+    pub fn of(endpoint: Endpoint) -> Self {
+        Self {
+            endpoints: vec![endpoint],
+            balance: Balance::default(),
+            health: None,
+            connect_timeout: two_seconds(),
+            idle_timeout: fifty_seconds(),
+            body_timeout: sixty_seconds(),
+            max_requests: one_thousand(),
+            retries: one(),
+            host: None,
+            tls: UpstreamTls::default(),
+        }
+    }
+}
+
 /// How an endpoint is chosen among the healthy ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

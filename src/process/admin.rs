@@ -177,6 +177,7 @@ fn status(house: &House) -> Answer {
             "last_reload": reload.map(|last| json!({ "ok": last.ok, "unix_seconds": last.unix_seconds })),
             "listeners": snapshot.listeners.iter().map(|listener| &*listener.name).collect::<Vec<_>>(),
             "upstreams": upstreams(&snapshot.samples(clock::now())),
+            "issuers": snapshot.issuers(clock::now()),
         }),
     )
 }

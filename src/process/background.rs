@@ -25,7 +25,8 @@ impl Background {
     /// Starts tasks for what is new in `snapshot` and ends those of what is gone.
     pub(super) fn follow(&mut self, snapshot: &Snapshot) {
         let mut kept = HashMap::new();
-        for cluster in snapshot.clusters.values() {
+        let asked = snapshot.authorities.clusters();
+        for cluster in snapshot.clusters.values().chain(asked) {
             let cluster = Arc::clone(cluster);
             self.keep(&mut kept, identity(&cluster), "upstream", || {
                 cluster.keep_current()

@@ -9,7 +9,7 @@ use http::header::HeaderValue;
 use super::Snapshot;
 use super::policy::{Action, Answer, Policy};
 use super::{Listener, ListenerLimits};
-use crate::authn::{Authn, Authorities};
+use crate::authn::{Authn, Authorities, Logout, Revokes};
 use crate::authz;
 use crate::client_ip::Trust;
 use crate::config::{self, Auth, Config, ConfigError, KeyPath, Problems};
@@ -344,6 +344,7 @@ impl Compiler<'_> {
         let guard = cors.as_ref().and_then(Option::as_ref);
         let csrf = Csrf::compile(route, guard, path, self.problems);
         let action = self.action(route, path, parts);
+        let revokes = self.revokes(route, path, parts);
         let limits = self.named_limits(&route.limits, &path.key("limits"), parts.limits);
         let (late, early): (Vec<_>, Vec<_>) = limits
             .into_iter()
@@ -359,6 +360,7 @@ impl Compiler<'_> {
             csrf: csrf?,
             transform: transform?,
             action: action?,
+            revokes: revokes?,
             timeout: route.timeout.0,
             early_limits: early.into(),
             late_limits: late.into(),
@@ -419,13 +421,14 @@ impl Compiler<'_> {
             route.redirect.is_some(),
             route.respond.is_some(),
             route.publish.is_some(),
+            route.backchannel_logout.is_some(),
         ];
         let given = given.into_iter().filter(|given| *given).count();
         if route.auth == Auth::Deny {
             if given > 0 {
                 self.problems.push(
                     path,
-                    "a closed route has no upstream, redirect, respond or publish",
+                    "a closed route has no upstream, redirect, respond, publish or backchannel_logout",
                 );
             }
             return Some(Action::Answer(Answer::text(
@@ -437,7 +440,7 @@ impl Compiler<'_> {
         if given != 1 {
             self.problems.push(
                 path,
-                "a route needs exactly one of `upstream`, `redirect`, `respond`, `publish`",
+                "a route needs exactly one of `upstream`, `redirect`, `respond`, `publish`, `backchannel_logout`",
             );
             return None;
         }
@@ -450,10 +453,37 @@ impl Compiler<'_> {
         if let Some(config::Publish::Jwks) = route.publish {
             return Some(Action::Answer(Answer::key_set(parts.signer?.key_set())));
         }
+        if let Some(logout) = &route.backchannel_logout {
+            let path = path.key("backchannel_logout");
+            if route.auth != Auth::None {
+                let why = "needs `auth = \"none\"`: the logout token is the credential";
+                self.problems.push(&path, why);
+            }
+            let logout = Logout::compile(logout, &path, parts.authorities, self.problems);
+            return logout.map(Action::Logout);
+        }
         route
             .respond
             .as_ref()
             .and_then(|respond| self.respond(respond, &path.key("respond")))
+    }
+
+    /// `None` for a mistake, `Some(None)` where nothing ends.
+    fn revokes(
+        &mut self,
+        route: &config::Route,
+        path: &KeyPath,
+        parts: &Parts<'_>,
+    ) -> Option<Option<Revokes>> {
+        let Some(revokes) = &route.revokes else {
+            return Some(None);
+        };
+        let path = path.key("revokes");
+        if route.upstream.is_none() {
+            let why = "needs an `upstream`: its answer tells whether the login has ended";
+            self.problems.push(&path, why);
+        }
+        Revokes::compile(revokes, &path, parts.authorities, self.problems).map(Some)
     }
 
     fn forward(&mut self, name: &str, path: &KeyPath, parts: &Parts<'_>) -> Option<Action> {

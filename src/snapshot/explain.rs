@@ -133,7 +133,7 @@ impl Walk {
         let principal = explain_authn(report, policy, &parts.headers).await?;
         let (method, headers) = (&parts.method, &parts.headers);
         let guarded = policy.check_csrf(&principal, &client, &head, method, headers);
-        report.judged("csrf", guarded, |()| told_csrf(policy, &principal))?;
+        report.judged("csrf", guarded, |()| told_csrf(policy, &principal, headers))?;
         let asked = Asked {
             client: client.ip,
             method,
@@ -235,10 +235,10 @@ async fn explain_authn(
     })
 }
 
-fn told_csrf(policy: &Policy, principal: &Principal) -> String {
+fn told_csrf(policy: &Policy, principal: &Principal, headers: &HeaderMap) -> String {
     let told = if policy.csrf.is_none() {
         "off"
-    } else if policy.authn.is_by_cookie(principal) {
+    } else if policy.authn.is_by_cookie(principal, headers) {
         "no page of another origin"
     } else {
         "no session cookie is the credential"

@@ -9,6 +9,7 @@ mod limits;
 mod listener;
 mod policy;
 mod sample;
+mod status;
 mod walk;
 
 use std::collections::BTreeMap;

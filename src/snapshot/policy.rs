@@ -8,7 +8,7 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, Heade
 use http::{Method, StatusCode};
 
 use super::Listener;
-use crate::authn::Authn;
+use crate::authn::{Authn, Logout, Revokes};
 use crate::authz;
 use crate::client_ip::Client;
 use crate::config::EncodedSlash;
@@ -38,6 +38,8 @@ pub struct Policy {
     pub transform: Plan,
     /// Where the request goes.
     pub action: Action,
+    /// What a good answer ends.
+    pub revokes: Option<Revokes>,
     /// Longest wait for the first byte of the response.
     pub timeout: Duration,
     pub(super) early_limits: Box<[Arc<Limit>]>,
@@ -59,6 +61,8 @@ pub enum Action {
     Forward(Arc<Cluster>),
     /// Nowhere: this is the answer.
     Answer(Answer),
+    /// Nowhere: it tells who has logged out.
+    Logout(Logout),
 }
 
 /// An answer that the gateway gives itself.
@@ -81,7 +85,7 @@ impl Policy {
     pub fn upstream_name(&self) -> Option<&str> {
         match &self.action {
             Action::Forward(cluster) => Some(cluster.name()),
-            Action::Answer(_) => None,
+            Action::Answer(_) | Action::Logout(_) => None,
         }
     }
 
@@ -143,7 +147,7 @@ impl Policy {
         let Some(csrf) = &self.csrf else {
             return Ok(());
         };
-        if !self.authn.is_by_cookie(principal) {
+        if !self.authn.is_by_cookie(principal, headers) {
             return Ok(());
         }
         let site = Site {

@@ -1,12 +1,14 @@
 //! What a scrape reads off the live state that a snapshot holds.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Snapshot;
 use crate::authn::Issuer;
 use crate::limit::Limit;
 use crate::telemetry::metrics::{
-    CertificateSample, EndpointSample, IssuerSample, LimitSample, Samples, UpstreamSample,
+    CertificateSample, ConfirmationSample, EndpointSample, IssuerSample, LimitSample, Samples,
+    UpstreamSample,
 };
 use crate::upstream::{Cluster, Endpoint};
 
@@ -18,6 +20,7 @@ impl Snapshot {
             upstreams: self
                 .clusters
                 .values()
+                .chain(self.authorities.clusters())
                 .map(|cluster| upstream(cluster, now))
                 .collect(),
             issuers: self
@@ -26,6 +29,7 @@ impl Snapshot {
                 .values()
                 .map(|issuer| issuer_sample(issuer))
                 .collect(),
+            confirmations: self.confirmations(),
             limits: self
                 .limits
                 .values()
@@ -34,6 +38,26 @@ impl Snapshot {
             certificates: self.certificates(),
             ..Samples::default()
         }
+    }
+
+    fn confirmations(&self) -> Vec<ConfirmationSample> {
+        let sample = |source: &Arc<str>, kind, outcomes: [(&'static str, u64); 4]| {
+            let source = Arc::clone(source);
+            ConfirmationSample {
+                source,
+                kind,
+                outcomes: outcomes.to_vec(),
+            }
+        };
+        let issuers = self.authorities.issuers.values().filter_map(|issuer| {
+            let outcomes = issuer.introspections()?;
+            Some(sample(issuer.name(), "introspection", outcomes))
+        });
+        let sessions = self.authorities.sessions.values().filter_map(|session| {
+            let outcomes = session.probes()?;
+            Some(sample(session.name(), "probe", outcomes))
+        });
+        issuers.chain(sessions).collect()
     }
 
     fn certificates(&self) -> Vec<CertificateSample> {
@@ -78,14 +102,21 @@ fn upstream(cluster: &Cluster, now: Instant) -> UpstreamSample {
 }
 
 fn issuer_sample(issuer: &Issuer) -> IssuerSample {
+    let (hits, misses) = issuer.cache_hits_and_misses();
+    let (revocations, revoked) = issuer.revocations();
     IssuerSample {
         issuer: issuer.name().clone(),
-        keys: 0,
+        keys: issuer.key_count() as u64,
         age: issuer.age(),
         fetches: vec![
             ("ok", issuer.fetches_ok()),
             ("failed", issuer.fetches_failed()),
         ],
+        vanished_key_tokens: issuer.vanished_key_tokens(),
+        cached_tokens: issuer.cached_tokens(),
+        cache: vec![("hit", hits), ("miss", misses)],
+        revocations,
+        revoked,
     }
 }
 

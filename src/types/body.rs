@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -319,6 +319,26 @@ impl Body {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.filter.is_none() && matches!(self.source, Source::Empty | Source::Ended)
+    }
+
+    /// Reads it to its end, all of it, for who needs it whole.
+    ///
+    /// # Errors
+    /// [`BodyError::TooLarge`] for more than `most` bytes, and whatever ends the body early.
+    pub async fn whole(mut self, most: usize) -> Result<Bytes, BodyError> {
+        let mut whole = BytesMut::new();
+        while let Some(frame) =
+            std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut self), cx)).await
+        {
+            let Ok(bytes) = frame?.into_data() else {
+                continue;
+            };
+            if whole.len().saturating_add(bytes.len()) > most {
+                return Err(BodyError::TooLarge);
+            }
+            whole.extend_from_slice(&bytes);
+        }
+        Ok(whole.freeze())
     }
 
     fn source_ended(&self) -> bool {

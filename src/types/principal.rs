@@ -69,6 +69,8 @@ pub enum AuthMethod {
     Jwt,
     /// A session that the backend confirmed.
     Session,
+    /// A token that its issuer was asked about.
+    Introspection,
 }
 
 impl AuthMethod {
@@ -79,6 +81,7 @@ impl AuthMethod {
             Self::Anonymous => "anonymous",
             Self::Jwt => "jwt",
             Self::Session => "session",
+            Self::Introspection => "introspection",
         }
     }
 }

@@ -16,3 +16,15 @@ where
     tracing::trace!(task = name, "spawn");
     tokio::spawn(future)
 }
+
+/// Runs `work`, which may block on a disk, on a thread of its own.
+///
+/// # Errors
+/// When it panicked, or the runtime is ending.
+pub async fn blocking<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, tokio::task::JoinError> {
+    tracing::trace!(task = name, "blocking");
+    tokio::task::spawn_blocking(work).await
+}

@@ -40,6 +40,12 @@ mod jwt;
 mod limits;
 // Logins that live in a cookie.
 mod session;
+// Key sets over time: conditions, restarts, rotations, outages beside each other; tokens in other places.
+mod keys;
+// Opaque tokens, and whom the gateway asks about them.
+mod introspection;
+// Credentials that end before their time.
+mod logout;
 // Roles, scopes, claims, networks.
 mod authz;
 // Rules in CEL, levels of authentication, several credentials at once.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HeaderValue};
-use http::{HeaderMap, Response, StatusCode, Uri};
+use http::header::{ACCEPT, ETAG, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use http::{HeaderMap, HeaderName, Response, StatusCode, Uri};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -31,8 +31,20 @@ pub struct Remote {
     pub ca: Option<PathBuf>,
     /// What the issuer may sign with.
     pub allowed: Box<[Algorithm]>,
+    /// Longest lifetime that the issuer may state.
+    pub longest: Duration,
     /// Where discovery has led, and when.
     pub discovered: Mutex<Option<(Uri, Instant)>>,
+    /// What the last set was marked with.
+    pub validator: Mutex<Option<Validator>>,
+}
+
+/// The mark of a set, by which its issuer tells whether there is another one meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validator {
+    place: Uri,
+    field: HeaderName,
+    value: HeaderValue,
 }
 
 /// Where to begin.
@@ -47,6 +59,15 @@ pub enum Location {
     },
     /// The key set itself.
     Keys(Uri),
+}
+
+/// What came of asking.
+#[derive(Debug)]
+pub enum Fetch {
+    /// A key set.
+    Set(Fetched),
+    /// The set that was fetched last is still the one; and the lifetime that the issuer states now.
+    Unchanged(Option<Duration>),
 }
 
 /// A key set, as it came.
@@ -79,18 +100,25 @@ pub enum FetchFailure {
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Longest mark that is kept; a longer one is as good as none.
+const MOST_MARK: usize = 256;
+
 /// After this time discovery is done anew although the place it led to still answers.
 const DISCOVERY_LASTS: Duration = Duration::from_secs(3_600);
 
 impl Remote {
-    /// Fetches the set.
+    /// Fetches the set. `holds_last`: whether what was fetched last is still held, so that it need not come again.
     ///
     /// # Errors
-    /// [`FetchFailure`]; the next try begins with discovery again.
-    pub async fn fetch(&self, now: Instant) -> Result<Fetched, FetchFailure> {
-        let fetched = self.fetch_from(&self.place(now).await?).await;
+    /// [`FetchFailure`]; the next try begins with discovery again, and without conditions.
+    pub async fn fetch(&self, now: Instant, holds_last: bool) -> Result<Fetch, FetchFailure> {
+        let fetched = match self.place(now).await {
+            Ok(place) => self.fetch_from(&place, holds_last).await,
+            Err(why) => Err(why),
+        };
         if fetched.is_err() {
             *self.discovered.lock() = None;
+            *self.validator.lock() = None;
         }
         fetched
     }
@@ -107,24 +135,43 @@ impl Remote {
         {
             return Ok(place);
         }
-        let answer = self.get("discovery document", document).await?;
+        let answer = self.get("discovery document", document, None).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(FetchFailure::Status("discovery document", answer.status()));
+        }
         let place = keys_place(&self.issuer, issuer, answer.body())?;
         *self.discovered.lock() = Some((place.clone(), now));
         Ok(place)
     }
 
-    async fn fetch_from(&self, place: &Uri) -> Result<Fetched, FetchFailure> {
-        let answer = self.get("key set", place).await?;
-        Ok(Fetched {
-            set: KeySet::parse(answer.body(), &self.allowed).map_err(FetchFailure::Keys)?,
-            stated: stated_lifetime(answer.headers()),
+    async fn fetch_from(&self, place: &Uri, holds_last: bool) -> Result<Fetch, FetchFailure> {
+        let known = self.validator.lock().clone();
+        let known = known.filter(|known| holds_last && known.place == *place);
+        let answer = self.get("key set", place, known.as_ref()).await?;
+        let stated = stated_lifetime(answer.headers(), self.longest);
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_MODIFIED if known.is_some() => return Ok(Fetch::Unchanged(stated)),
+            other => return Err(FetchFailure::Status("key set", other)),
+        }
+        let set = KeySet::parse(answer.body(), &self.allowed).map_err(FetchFailure::Keys)?;
+        *self.validator.lock() = Validator::of(place, answer.headers());
+        Ok(Fetch::Set(Fetched {
+            set,
+            stated,
             raw: answer.into_body(),
-        })
+        }))
     }
 
-    async fn get(&self, what: &'static str, url: &Uri) -> Result<Response<Bytes>, FetchFailure> {
+    async fn get(
+        &self,
+        what: &'static str,
+        url: &Uri,
+        condition: Option<&Validator>,
+    ) -> Result<Response<Bytes>, FetchFailure> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.extend(condition.map(|one| (one.field.clone(), one.value.clone())));
         let request = FetchUrl {
             url: url.clone(),
             connect: self.connect_for(url),
@@ -133,13 +180,9 @@ impl Remote {
             timeout: TIMEOUT,
             max_body: MAX_BYTES,
         };
-        let answer = fetch_url(&request)
+        fetch_url(&request)
             .await
-            .map_err(|why| FetchFailure::NoAnswer(what, why))?;
-        if answer.status() != StatusCode::OK {
-            return Err(FetchFailure::Status(what, answer.status()));
-        }
-        Ok(answer)
+            .map_err(|why| FetchFailure::NoAnswer(what, why))
     }
 
     /// The internal address stands for the issuer's own host; a key set elsewhere is fetched from elsewhere.
@@ -148,6 +191,21 @@ impl Remote {
             Location::Discovery { issuer, .. } if !is_same_origin(issuer, url) => None,
             _ => self.connect.clone(),
         }
+    }
+}
+
+impl Validator {
+    /// An entity tag, or else the date of the last change.
+    fn of(place: &Uri, headers: &HeaderMap) -> Option<Self> {
+        let mark = |name: &HeaderName, field: HeaderName| {
+            let value = headers.get(name).filter(|value| value.len() <= MOST_MARK)?;
+            Some(Self {
+                place: place.clone(),
+                field,
+                value: value.clone(),
+            })
+        };
+        mark(&ETAG, IF_NONE_MATCH).or_else(|| mark(&LAST_MODIFIED, IF_MODIFIED_SINCE))
     }
 }
 
@@ -197,7 +255,9 @@ pub fn is_loopback(url: &Uri) -> bool {
             .is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-fn is_same_origin(one: &Uri, other: &Uri) -> bool {
+/// Whether both have scheme, host and port in common.
+#[must_use]
+pub fn is_same_origin(one: &Uri, other: &Uri) -> bool {
     let host = |url: &Uri| url.host().unwrap_or("").to_ascii_lowercase();
     one.scheme() == other.scheme() && host(one) == host(other) && port(one) == port(other)
 }
@@ -290,7 +350,9 @@ mod tests {
             connect: Some("http://zitadel:8080".parse().unwrap()),
             ca: None,
             allowed: Box::default(),
+            longest: Duration::MAX,
             discovered: Mutex::default(),
+            validator: Mutex::default(),
         };
         let own = Uri::from_static("https://auth.example:443/oauth/v2/keys");
         assert!(remote.connect_for(&own).is_some());

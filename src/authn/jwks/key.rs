@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
+use super::radar::{Followed, Sighting};
 use crate::authn::jwt::shape::MAX_KID;
 use crate::authn::jwt::verify::{algorithm_named, is_rsa};
 use crate::config::Algorithm;
@@ -19,6 +20,7 @@ pub struct Key {
     algorithms: Box<[Algorithm]>,
     material: Material,
     decoding: DecodingKey,
+    sighting: Followed,
 }
 
 /// The public numbers; what makes two keys the same key.
@@ -87,6 +89,7 @@ impl Key {
             algorithms: choose(entry, fitting, allowed)?,
             material,
             decoding,
+            sighting: Followed::default(),
         })
     }
 
@@ -108,12 +111,27 @@ impl Key {
         &self.decoding
     }
 
+    /// When it was seen and used.
+    #[must_use]
+    pub fn sighting(&self) -> &Sighting {
+        &self.sighting
+    }
+
+    /// Takes over what is known of `known`, the same key in an earlier set.
+    pub(super) fn follow(&mut self, known: &Self) {
+        self.sighting = Followed::clone(&known.sighting);
+    }
+
+    /// Whether `other` is the same key under the same name.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.kid == other.kid && self.material == other.material
+    }
+
     /// Whether `other` is the same key under the same name for at least the same algorithms.
     #[must_use]
     pub fn is_kept_by(&self, other: &Self) -> bool {
-        self.kid == other.kid
-            && self.material == other.material
-            && self.algorithms.iter().all(|one| other.verifies(*one))
+        self.is_same(other) && self.algorithms.iter().all(|one| other.verifies(*one))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
-use http::header::CACHE_CONTROL;
+use http::header::{AGE, CACHE_CONTROL};
 
 /// The plan of one issuer: refreshed before the set grows old, retried ever more slowly while the issuer fails.
 #[derive(Debug)]
@@ -14,8 +14,8 @@ pub struct Plan {
     loaded: bool,
 }
 
-/// The issuer's word about the lifetime of its key set counts within these bounds.
-const LIFETIME: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(300));
+/// The shortest lifetime that an issuer may state; `refresh_max` is the longest.
+pub const SHORTEST_LIFETIME: Duration = Duration::from_secs(30);
 
 /// Longest pause between tries while a set is in use.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -43,11 +43,19 @@ impl Plan {
 
     /// A set arrived; `stated` is what [`stated_lifetime`] read. Due again after 70 to 80 % of the lifetime, so that
     /// many gateways do not ask at the same moment.
-    pub fn succeeded(&mut self, stated: Option<Duration>, now: Instant, chance: u64) {
+    ///
+    /// Returns when the lifetime ends.
+    pub fn succeeded(&mut self, stated: Option<Duration>, now: Instant, chance: u64) -> Instant {
         self.failures = 0;
         self.loaded = true;
         let lifetime = stated.unwrap_or(self.refresh);
         self.due = now + less(lifetime * 4 / 5, 8, chance);
+        now + lifetime
+    }
+
+    /// A set was taken over from before; how old it is does not matter, the next fetch is due at once.
+    pub fn restored(&mut self) {
+        self.loaded = true;
     }
 
     /// No set arrived. Pauses 1, 2, 4, … 60 s, each up to a quarter shorter.
@@ -70,15 +78,16 @@ fn less(span: Duration, parts: u32, chance: u64) -> Duration {
     span - off * steps / 1_000
 }
 
-/// The lifetime that `Cache-Control` states, brought within bounds. `no-store` and `no-cache` mean the shortest.
+/// The lifetime that `Cache-Control` states, less what a cache on the way has used up of it, brought within
+/// [`SHORTEST_LIFETIME`] and `longest`. `no-store` and `no-cache` mean the shortest.
 #[must_use]
-pub fn stated_lifetime(headers: &HeaderMap) -> Option<Duration> {
+pub fn stated_lifetime(headers: &HeaderMap, longest: Duration) -> Option<Duration> {
     let mut stated = None;
     for value in headers.get_all(CACHE_CONTROL) {
         for directive in value.to_str().unwrap_or("").split(',') {
             let (name, argument) = directive.split_once('=').unwrap_or((directive, ""));
             match name.trim().to_ascii_lowercase().as_str() {
-                "no-store" | "no-cache" => return Some(LIFETIME.0),
+                "no-store" | "no-cache" => return Some(SHORTEST_LIFETIME.min(longest)),
                 "max-age" => {
                     let seconds = argument.trim().trim_matches('"').parse().ok();
                     stated = stated.or(seconds.map(Duration::from_secs));
@@ -87,7 +96,14 @@ pub fn stated_lifetime(headers: &HeaderMap) -> Option<Duration> {
             }
         }
     }
-    stated.map(|lifetime| lifetime.clamp(LIFETIME.0, LIFETIME.1))
+    let age = headers
+        .get(AGE)
+        .and_then(|age| age.to_str().ok()?.parse().ok());
+    let age = Duration::from_secs(age.unwrap_or(0));
+    stated.map(|lifetime| {
+        let left = lifetime.saturating_sub(age);
+        left.max(SHORTEST_LIFETIME).min(longest)
+    })
 }
 
 #[cfg(test)]
@@ -161,21 +177,39 @@ mod tests {
 
     #[test]
     fn the_issuers_word_counts_within_bounds() {
+        const HOUR: Duration = Duration::from_secs(3_600);
         let check = |value: &str, expected: Option<u64>| {
             let mut headers = HeaderMap::new();
             headers.insert(CACHE_CONTROL, value.parse().unwrap());
             let expected = expected.map(Duration::from_secs);
-            assert_eq!(stated_lifetime(&headers), expected, "{value}");
+            assert_eq!(stated_lifetime(&headers, HOUR), expected, "{value}");
         };
         check("max-age=120", Some(120));
         check("public, Max-Age=120, must-revalidate", Some(120));
         check("max-age=0", Some(30));
-        check("max-age=86400", Some(300));
+        check("max-age=29", Some(30));
+        check("max-age=3600", Some(3_600));
+        check("max-age=86400", Some(3_600));
         check("no-store", Some(30));
         check("max-age=300, no-cache", Some(30));
         check("max-age=soon", None);
         check("max-age=99999999999999999999", None);
         check("private", None);
-        assert_eq!(stated_lifetime(&HeaderMap::new()), None);
+        assert_eq!(stated_lifetime(&HeaderMap::new(), HOUR), None);
+    }
+
+    #[test]
+    fn the_operators_bound_comes_last_and_a_caches_age_is_counted() {
+        let stated = |cache_control: &str, age: Option<&str>, longest: u64| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CACHE_CONTROL, cache_control.parse().unwrap());
+            headers.extend(age.map(|age| (AGE, age.parse().unwrap())));
+            stated_lifetime(&headers, Duration::from_secs(longest)).unwrap()
+        };
+        let seconds = Duration::from_secs;
+        assert_eq!(stated("max-age=3600", None, 300), seconds(300));
+        assert_eq!(stated("max-age=3600", Some("3000"), 3_600), seconds(600));
+        assert_eq!(stated("max-age=3600", Some("9000"), 3_600), seconds(30));
+        assert_eq!(stated("max-age=3600", Some("old"), 3_600), seconds(3_600));
     }
 }

@@ -1,7 +1,9 @@
 //! What an unknown `kid` may cause. Pure: time comes in as a parameter.
 //!
-//! Whoever can send a request can invent a `kid`. So an unknown one causes at most one fetch per [`REFILL`] and issuer,
-//! waits for a fetch that is under way, and is otherwise answered from what is known.
+//! Whoever can send a request can invent a `kid`. So unknown ones cause at most one fetch per [`REFILL`] and issuer, wait
+//! for a fetch that is under way, and are otherwise answered from what is known. An issuer that changes its keys several
+//! times in a row may be asked up to [`BURST`] times: what was saved up is lost with the first fetch that brings nothing
+//! new, so that invented names cannot spend it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -26,6 +28,8 @@ pub struct Refetch {
     tokens: u32,
     refilled: Instant,
     failing: bool,
+    /// Whether the fetch that is wanted or running was caused by an unknown `kid`.
+    asked_for: bool,
     absent: VecDeque<(u64, Instant)>,
 }
 
@@ -40,7 +44,7 @@ enum Phase {
 pub const REFILL: Duration = Duration::from_secs(10);
 
 /// How many may be saved up.
-const BURST: u32 = 1;
+pub const BURST: u32 = 3;
 
 /// How long a `kid` that the issuer did not know is taken as unknown.
 const ABSENT_FOR: Duration = Duration::from_secs(30);
@@ -57,6 +61,7 @@ impl Refetch {
             tokens: BURST,
             refilled: now,
             failing: false,
+            asked_for: false,
             absent: VecDeque::new(),
         }
     }
@@ -71,6 +76,7 @@ impl Refetch {
         }
         if self.take(now) {
             self.phase = Phase::Wanted;
+            self.asked_for = true;
             return Ask::Fetch;
         }
         if self.failing {
@@ -85,10 +91,15 @@ impl Refetch {
         self.phase = Phase::Running;
     }
 
-    /// The fetch ended.
-    pub fn finished(&mut self, good: bool) {
+    /// The fetch ended. `good`: with a set; `news`: with a key that was not known before.
+    pub fn finished(&mut self, good: bool, news: bool, now: Instant) {
         self.phase = Phase::Idle;
         self.failing = !good;
+        if self.asked_for && !news {
+            self.tokens = 0;
+            self.refilled = now;
+        }
+        self.asked_for = false;
     }
 
     /// The set that has just been fetched does not hold `kid` either.
@@ -132,9 +143,9 @@ mod tests {
         Duration::from_secs(count)
     }
 
-    fn run(refetch: &mut Refetch, good: bool) {
+    fn run(refetch: &mut Refetch, good: bool, now: Instant) {
         refetch.started();
-        refetch.finished(good);
+        refetch.finished(good, false, now);
     }
 
     #[test]
@@ -157,7 +168,7 @@ mod tests {
             match refetch.ask(kid, now) {
                 Ask::Fetch => {
                     fetches += 1;
-                    run(&mut refetch, true);
+                    run(&mut refetch, true, now);
                     refetch.remember_absent(kid, now);
                 }
                 Ask::Absent => {}
@@ -168,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bucket_fills_again_after_ten_seconds_and_holds_one() {
+    fn fetches_that_bring_nothing_new_are_ten_seconds_apart() {
         let start = clock::now();
         let mut refetch = Refetch::new(start);
         for (kid, (second, expected)) in (1..).zip([
@@ -181,12 +192,26 @@ mod tests {
             (109, Ask::Absent),
             (110, Ask::Fetch),
         ]) {
-            let answer = refetch.ask(kid, start + seconds(second));
+            let now = start + seconds(second);
+            let answer = refetch.ask(kid, now);
             assert_eq!(answer, expected, "at {second} s");
             if answer == Ask::Fetch {
-                run(&mut refetch, true);
+                run(&mut refetch, true, now);
             }
         }
+    }
+
+    #[test]
+    fn an_issuer_that_changes_its_keys_again_and_again_is_followed_three_times() {
+        let start = clock::now();
+        let mut refetch = Refetch::new(start);
+        for kid in 1..=3 {
+            assert_eq!(refetch.ask(kid, start), Ask::Fetch, "{kid}");
+            refetch.started();
+            refetch.finished(true, true, start);
+        }
+        assert_eq!(refetch.ask(4, start), Ask::Absent);
+        assert_eq!(refetch.ask(4, start + REFILL), Ask::Fetch);
     }
 
     #[test]
@@ -194,21 +219,21 @@ mod tests {
         let start = clock::now();
         let mut refetch = Refetch::new(start);
         assert_eq!(refetch.ask(1, start), Ask::Fetch);
-        run(&mut refetch, false);
+        run(&mut refetch, false, start);
         assert_eq!(refetch.ask(1, start), Ask::Failing, "503, not 401");
         assert_eq!(refetch.ask(2, start), Ask::Failing);
         assert_eq!(refetch.ask(1, start + REFILL), Ask::Fetch);
-        run(&mut refetch, true);
+        run(&mut refetch, true, start + REFILL);
         assert_eq!(refetch.ask(1, start + REFILL), Ask::Absent);
     }
 
     #[test]
-    fn a_scheduled_fetch_is_joined_and_costs_no_token() {
+    fn a_scheduled_fetch_is_joined_and_costs_nothing() {
         let now = clock::now();
         let mut refetch = Refetch::new(now);
         refetch.started();
         assert_eq!(refetch.ask(1, now), Ask::Join);
-        refetch.finished(true);
+        refetch.finished(true, false, now);
         assert_eq!(refetch.ask(1, now), Ask::Fetch);
     }
 

@@ -125,6 +125,19 @@ impl KeySet {
         &self.keys
     }
 
+    /// Takes over what is known of the keys that were in `earlier` too.
+    pub(super) fn follow(&mut self, earlier: &Self) {
+        for key in &mut self.keys {
+            if let Some(known) = earlier.keys.iter().find(|known| known.is_same(key)) {
+                key.follow(known);
+            }
+        }
+    }
+
+    pub(super) fn keys_mut(&mut self) -> &mut [Key] {
+        &mut self.keys
+    }
+
     /// The entries that are not used.
     #[must_use]
     pub fn left_out(&self) -> &[LeftOut] {

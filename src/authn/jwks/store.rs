@@ -6,7 +6,7 @@
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -18,6 +18,7 @@ use super::fetch::Fetched;
 use super::plan::Plan;
 use super::refetch::{Ask, Refetch};
 use super::set::KeySet;
+use super::shelf::Kept;
 use crate::config::Algorithm;
 
 /// The keys of one issuer over time.
@@ -32,6 +33,8 @@ pub struct Store {
     fetches_ok: AtomicU64,
     fetches_failed: AtomicU64,
     last_error: ArcSwapOption<String>,
+    /// Whether the set in force was fetched by this process.
+    is_own: AtomicBool,
 }
 
 /// A key set that was fetched.
@@ -43,8 +46,10 @@ pub struct Loaded {
     pub raw: Bytes,
     /// Rises whenever a key has left the set; what was verified under an older one must be verified anew.
     pub generation: u64,
-    /// When it was fetched.
+    /// When it was fetched, or last said to be the one still.
     pub at: Instant,
+    /// When its lifetime ends; it is used beyond that only while it cannot be fetched anew.
+    pub fresh_until: Instant,
 }
 
 #[derive(Debug)]
@@ -67,10 +72,23 @@ pub enum State {
     NeverLoaded,
     /// The set is in use, and the last fetch went well.
     Fresh,
-    /// The set is in use; the issuer cannot be asked.
+    /// The set is in use; the issuer cannot be asked, or has not been asked since the start.
     Stale,
     /// The set is older than `stale_max`: no longer in use.
     Expired,
+}
+
+impl State {
+    /// For operators.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NeverLoaded => "never_loaded",
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 /// What came of asking for an unknown `kid`.
@@ -109,6 +127,7 @@ impl Store {
             fetches_ok: AtomicU64::new(0),
             fetches_failed: AtomicU64::new(0),
             last_error: ArcSwapOption::empty(),
+            is_own: AtomicBool::new(false),
         }
     }
 
@@ -129,11 +148,18 @@ impl Store {
             State::NeverLoaded
         } else if self.current(now).is_none() {
             State::Expired
-        } else if self.last_error.load().is_some() {
+        } else if self.last_error.load().is_some() || !self.is_own.load(Ordering::Relaxed) {
             State::Stale
         } else {
             State::Fresh
         }
+    }
+
+    /// Whether the set in force has outlived its lifetime at `now`, or there is none.
+    #[must_use]
+    pub fn is_outlived(&self, now: Instant) -> bool {
+        let guard = self.current.load();
+        guard.as_ref().is_none_or(|loaded| now > loaded.fresh_until)
     }
 
     /// Asks for a set newer than one that does not hold `kid`. Waits for at most one fetch, and at most [`LONGEST_WAIT`].
@@ -176,19 +202,41 @@ impl Store {
         self.ledger.lock().refetch.started();
     }
 
-    /// Takes the set in force over from `earlier`, read anew: `allowed` may have changed.
-    pub fn adopt(&self, earlier: &Self, allowed: &[Algorithm]) {
+    /// Takes the set in force over from `earlier`, read anew: `allowed` may have changed. Returns whether there was one.
+    pub fn adopt(&self, earlier: &Self, allowed: &[Algorithm]) -> bool {
         let Some(loaded) = earlier.current.load_full() else {
+            return false;
+        };
+        let Ok(mut set) = KeySet::parse(&loaded.raw, allowed) else {
+            return false;
+        };
+        set.follow(&loaded.set);
+        self.current.store(Some(Arc::new(Loaded {
+            set,
+            raw: loaded.raw.clone(),
+            generation: loaded.generation,
+            at: loaded.at,
+            fresh_until: loaded.fresh_until,
+        })));
+        let is_own = earlier.is_own.load(Ordering::Relaxed);
+        self.is_own.store(is_own, Ordering::Relaxed);
+        self.ledger.lock().plan.restored();
+        true
+    }
+
+    /// Takes over a set that an earlier process fetched. It counts as outlived until this one has asked the issuer.
+    pub fn restore(&self, kept: Kept, now: Instant) {
+        let Some(at) = now.checked_sub(kept.age) else {
             return;
         };
-        if let Ok(set) = KeySet::parse(&loaded.raw, allowed) {
-            self.current.store(Some(Arc::new(Loaded {
-                set,
-                raw: loaded.raw.clone(),
-                generation: loaded.generation,
-                at: loaded.at,
-            })));
-        }
+        self.current.store(Some(Arc::new(Loaded {
+            set: kept.set,
+            raw: kept.raw,
+            generation: 0,
+            at,
+            fresh_until: at,
+        })));
+        self.ledger.lock().plan.restored();
     }
 
     /// A fetch brought a set. Returns whether a key has left the one that was in force.
@@ -197,20 +245,47 @@ impl Store {
         let lost_a_key = before
             .as_ref()
             .is_some_and(|before| !before.set.is_kept_by(&fetched.set));
+        let has_news = before
+            .as_ref()
+            .is_none_or(|before| !fetched.set.is_kept_by(&before.set));
         let generation = before.map_or(0, |before| before.generation) + u64::from(lost_a_key);
+        let chance = self.chance();
+        let mut ledger = self.ledger.lock();
+        let fresh_until = ledger.plan.succeeded(fetched.stated, now, chance);
         self.current.store(Some(Arc::new(Loaded {
             set: fetched.set,
             raw: fetched.raw,
             generation,
             at: now,
+            fresh_until,
         })));
-        self.last_error.store(None);
-        self.fetches_ok.fetch_add(1, Ordering::Relaxed);
+        self.went_well();
+        self.finish(&mut ledger, true, has_news, now);
+        lost_a_key
+    }
+
+    /// A fetch brought the word that the set in force is still the one.
+    pub fn confirm(&self, stated: Option<Duration>, now: Instant) {
         let chance = self.chance();
         let mut ledger = self.ledger.lock();
-        ledger.plan.succeeded(fetched.stated, now, chance);
-        self.finish(&mut ledger, true);
-        lost_a_key
+        let fresh_until = ledger.plan.succeeded(stated, now, chance);
+        if let Some(loaded) = self.current.load_full() {
+            self.current.store(Some(Arc::new(Loaded {
+                set: loaded.set.clone(),
+                raw: loaded.raw.clone(),
+                generation: loaded.generation,
+                at: now,
+                fresh_until,
+            })));
+        }
+        self.went_well();
+        self.finish(&mut ledger, true, false, now);
+    }
+
+    fn went_well(&self) {
+        self.last_error.store(None);
+        self.is_own.store(true, Ordering::Relaxed);
+        self.fetches_ok.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A fetch brought nothing; the set in force stays.
@@ -220,7 +295,7 @@ impl Store {
         let chance = self.chance();
         let mut ledger = self.ledger.lock();
         ledger.plan.failed(now, chance);
-        self.finish(&mut ledger, false);
+        self.finish(&mut ledger, false, false, now);
     }
 
     /// When the next fetch is due.
@@ -233,6 +308,14 @@ impl Store {
     #[must_use]
     pub fn wake(&self) -> Arc<Notify> {
         Arc::clone(&self.wake)
+    }
+
+    /// How many keys are in force at `now`.
+    #[must_use]
+    pub fn keys(&self, now: Instant) -> usize {
+        let current = self.current(now);
+        let current = current.as_ref().and_then(|guard| guard.as_ref());
+        current.map_or(0, |loaded| loaded.set.keys().len())
     }
 
     /// How old the set in force is.
@@ -261,8 +344,8 @@ impl Store {
         self.last_error.load_full()
     }
 
-    fn finish(&self, ledger: &mut Ledger, good: bool) {
-        ledger.refetch.finished(good);
+    fn finish(&self, ledger: &mut Ledger, good: bool, has_news: bool, now: Instant) {
+        ledger.refetch.finished(good, has_news, now);
         self.finished.send_modify(|finished| {
             finished.count += 1;
             finished.good = good;

@@ -182,8 +182,16 @@ async fn requests_with_an_unknown_kid_wait_for_one_fetch() {
         assert!(loaded.set.find(Some("new"), Algorithm::ES256).is_ok());
     }
     assert_eq!(store.fetches_ok(), 2);
-    // The bucket is empty now: no wait, no fetch.
-    assert!(matches!(store.newer("third", now).await, Answer::Absent));
+    // A fetch that brings nothing new empties the bucket: no further wait, no further fetch.
+    let fetcher = async {
+        wake.notified().await;
+        store.started();
+        store.install(fetched(&[key("old"), key("new")]), now);
+    };
+    let (third, ()) = tokio::join!(store.newer("third", now), fetcher);
+    assert!(matches!(third, Answer::Newer(_)));
+    assert!(matches!(store.newer("fourth", now).await, Answer::Absent));
+    assert_eq!(store.fetches_ok(), 3);
 }
 
 #[tokio::test]

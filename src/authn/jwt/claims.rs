@@ -49,6 +49,18 @@ impl Window {
         })
     }
 
+    /// The same of an answer about a token, which need not tell when it ends.
+    ///
+    /// # Errors
+    /// [`Reason::TokenClaims`] when one of them is no number that could be a time.
+    pub fn of_answer(claims: &Map<String, Value>) -> Result<Self, Rejection> {
+        Ok(Self {
+            expires: seconds(claims, "exp")?.unwrap_or(f64::INFINITY),
+            not_before: seconds(claims, "nbf")?.unwrap_or(f64::NEG_INFINITY),
+            issued: seconds(claims, "iat")?.unwrap_or(f64::NEG_INFINITY),
+        })
+    }
+
     /// Whether the token is good at `wall`.
     ///
     /// # Errors
@@ -65,6 +77,45 @@ impl Window {
             return Err(refused(Reason::TokenNotYetValid, "`iat` is to come"));
         }
         Ok(())
+    }
+
+    /// Whether the token was issued before `moment`, in seconds since the epoch. One that does not say when it was
+    /// issued was issued before everything.
+    #[must_use]
+    pub fn issued_before(&self, moment: f64) -> bool {
+        self.issued < moment
+    }
+
+    /// When the token was issued, if it says so.
+    #[must_use]
+    pub fn issued_at(&self) -> Option<SystemTime> {
+        let since = Duration::try_from_secs_f64(self.issued).ok()?;
+        SystemTime::UNIX_EPOCH.checked_add(since)
+    }
+
+    /// For the log, of a token that is refused by when it was issued.
+    #[must_use]
+    pub fn why_revoked(&self) -> &'static str {
+        if self.issued.is_finite() {
+            "revoked, or issued before a logout"
+        } else {
+            "without `iat`, it counts as issued before a logout"
+        }
+    }
+
+    /// How long the token lives from its issue to its end, if it says both.
+    #[must_use]
+    pub fn life(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.expires - self.issued).ok()
+    }
+
+    /// How long it is still good at `wall`; `None` when it does not say.
+    #[must_use]
+    pub fn left(&self, wall: SystemTime) -> Option<Duration> {
+        if self.expires.is_infinite() {
+            return None;
+        }
+        Some(Duration::try_from_secs_f64(self.expires - unix(wall)).unwrap_or_default())
     }
 
     /// `exp` as a moment, if the system's clock can hold it.
@@ -110,6 +161,37 @@ impl Terms {
                 ));
             }
         }
+        self.check_required(claims)
+    }
+
+    /// Checks what an answer about a token says of it. What it does not say, the issuer has judged: an answer may be as
+    /// short as `{"active":true}`.
+    ///
+    /// # Errors
+    /// [`Reason::TokenAudience`], [`Reason::TokenType`] or [`Reason::TokenClaims`].
+    pub fn check_answer(&self, claims: &Map<String, Value>) -> Result<(), Rejection> {
+        let audience = claims.get("aud").filter(|aud| !aud.is_null());
+        if !self.audiences.is_empty() && audience.is_some() {
+            self.check_audience(audience)?;
+        }
+        // Refresh tokens are active too, and a token that is bound to a key is not for whoever merely bears it.
+        let says = |name: &str, words: &[&str]| match claims.get(name) {
+            None | Some(Value::Null) => true,
+            Some(Value::String(said)) => words.iter().any(|word| said.eq_ignore_ascii_case(word)),
+            Some(_) => false,
+        };
+        if !says("token_type", &["bearer", "access_token"])
+            || !says("token_use", &["access", "access_token"])
+        {
+            return Err(refused(
+                Reason::TokenType,
+                "the issuer says that it is no bearer access token",
+            ));
+        }
+        self.check_required(claims)
+    }
+
+    fn check_required(&self, claims: &Map<String, Value>) -> Result<(), Rejection> {
         let missing = self
             .required
             .iter()
@@ -124,34 +206,39 @@ impl Terms {
     }
 
     fn check_audience(&self, aud: Option<&Value>) -> Result<(), Rejection> {
-        let malformed = || {
-            refused(
-                Reason::TokenAudience,
-                "`aud` is no string and no list of strings",
-            )
-        };
-        let fits = match aud {
-            None if self.audiences.is_empty() => true,
-            None => return Err(refused(Reason::TokenAudience, "`aud` is missing")),
-            Some(Value::String(one)) => self.accepts(one),
-            Some(Value::Array(many)) => {
-                let mut fits = false;
-                for one in many {
-                    fits |= self.accepts(one.as_str().ok_or_else(malformed)?);
-                }
-                fits
-            }
-            Some(_) => return Err(malformed()),
-        };
-        if fits {
-            return Ok(());
-        }
-        Err(refused(Reason::TokenAudience, "`aud` names somebody else"))
+        check_audience(&self.audiences, aud)
     }
+}
 
-    fn accepts(&self, audience: &str) -> bool {
-        self.audiences.iter().any(|known| known == audience)
+/// Checks that `aud` names one of `accepted`; or nobody, where nobody is accepted.
+///
+/// # Errors
+/// [`Reason::TokenAudience`].
+pub fn check_audience(accepted: &[String], aud: Option<&Value>) -> Result<(), Rejection> {
+    let malformed = || {
+        refused(
+            Reason::TokenAudience,
+            "`aud` is no string and no list of strings",
+        )
+    };
+    let accepts = |audience: &str| accepted.iter().any(|known| known == audience);
+    let fits = match aud {
+        None if accepted.is_empty() => true,
+        None => return Err(refused(Reason::TokenAudience, "`aud` is missing")),
+        Some(Value::String(one)) => accepts(one),
+        Some(Value::Array(many)) => {
+            let mut fits = false;
+            for one in many {
+                fits |= accepts(one.as_str().ok_or_else(malformed)?);
+            }
+            fits
+        }
+        Some(_) => return Err(malformed()),
+    };
+    if fits {
+        return Ok(());
     }
+    Err(refused(Reason::TokenAudience, "`aud` names somebody else"))
 }
 
 fn seconds(claims: &Map<String, Value>, name: &'static str) -> Result<Option<f64>, Rejection> {

@@ -1,34 +1,67 @@
 //! From claims to the gateway's own words: user, organisation, roles, scopes.
 
+use std::collections::HashSet;
+use std::time::SystemTime;
+
 use serde_json::{Map, Value};
 
-use super::claims::Window;
 use crate::types::{PrincipalFacts, claim_at};
 
 /// Where an issuer's tokens hold what the gateway wants to know.
 #[derive(Debug)]
 pub struct Mapping {
+    /// Path of the user.
+    pub user: String,
     /// Path of the organisation.
     pub org: String,
-    /// Path of the roles.
-    pub roles: String,
+    /// Path of the e-mail address.
+    pub email: String,
+    /// Paths of the roles; those of all count.
+    pub roles: Box<[String]>,
+    /// Paths of the scopes; the first that is there counts.
+    pub scopes: Box<[String]>,
 }
 
 impl Mapping {
-    /// Takes the facts from claims that were verified.
+    /// Takes the facts from claims that were found good. A claim that is not there is a fact that is not known.
     #[must_use]
-    pub fn facts(&self, claims: Map<String, Value>, window: &Window) -> PrincipalFacts {
+    pub fn facts(
+        &self,
+        claims: Map<String, Value>,
+        expires_at: Option<SystemTime>,
+    ) -> PrincipalFacts {
         PrincipalFacts {
-            user: text_at(&claims, "sub").unwrap_or_default(),
+            user: text_at(&claims, &self.user).unwrap_or_default(),
             org: text_at(&claims, &self.org),
-            email: text_at(&claims, "email"),
-            roles: words(claim_at(&claims, &self.roles)),
-            scopes: scopes(claims.get("scope").or_else(|| claims.get("scp"))),
-            expires_at: window.expires_at(),
+            email: text_at(&claims, &self.email).filter(|_| !is_unverified(&claims)),
+            roles: self.roles(&claims),
+            scopes: scopes(self.scopes.iter().find_map(|path| claim_at(&claims, path))),
+            expires_at,
             claims,
             kept: crate::types::memo::Kept::default(),
         }
     }
+
+    fn roles(&self, claims: &Map<String, Value>) -> Vec<String> {
+        let mut paths = self.roles.iter();
+        let first = paths
+            .next()
+            .map_or_else(Vec::new, |path| words(claim_at(claims, path)));
+        paths.fold(first, |mut roles, path| {
+            let known: HashSet<String> = roles.iter().cloned().collect();
+            let more = words(claim_at(claims, path)).into_iter();
+            roles.extend(more.filter(|role| !known.contains(role)));
+            roles
+        })
+    }
+}
+
+/// Whether the issuer says that nobody has proved to own the address. Whoever types in somebody else's must not be
+/// taken for them.
+fn is_unverified(claims: &Map<String, Value>) -> bool {
+    claims
+        .get("email_verified")
+        .is_some_and(|said| *said == Value::Bool(false) || said == "false")
 }
 
 /// The text at `path`; numbers count as the text they are written with.

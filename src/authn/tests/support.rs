@@ -1,8 +1,8 @@
 //! Keys, tokens and issuers for the tests of this room. Keys are made anew in every run.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::hmac;
@@ -17,9 +17,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::authn::{Authn, Authorities};
+use crate::authn::{Authn, Authorities, Bench, Issuer, TokenDemands};
 use crate::config::{Config, KeyPath, Problems};
-use crate::types::{Principal, Reason};
+use crate::types::{Principal, Reason, Rejection};
 use crate::upstream::{Cluster, Pools};
 
 /// A private key.
@@ -217,6 +217,17 @@ pub(crate) fn authn(auth: &str, authorities: &Authorities) -> Authn {
     let authn = Authn::compile(&route.auth, &KeyPath::root(), authorities, &mut problems);
     assert!(problems.is_empty(), "{:?}", problems.into_errors());
     authn.unwrap()
+}
+
+/// The issuer's verdict on a token.
+pub(crate) async fn judged(
+    issuer: &Arc<Issuer>,
+    token: &str,
+    wall: SystemTime,
+) -> Result<Principal, Rejection> {
+    let bench = Bench::alone(Arc::clone(issuer));
+    let demands = TokenDemands::default();
+    bench.identify(&demands, &Pools::new(), token, wall).await
 }
 
 /// Shows `value` in the header `name`.

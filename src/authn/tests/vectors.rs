@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::support::{NOW, at, compile, file, file_issuer};
+use super::support::{NOW, at, compile, file, file_issuer, judged};
 use crate::authn::Issuer;
 use crate::authn::jwt::shape::Jws;
 
@@ -127,8 +127,7 @@ fn expected(name: &str, id: u64, test: &Value, tests: &[Value]) -> bool {
 
 async fn is_refused_as_bearer(issuer: Option<&Arc<Issuer>>, test: &Value) -> bool {
     let Some(issuer) = issuer else { return true };
-    let issuers = std::slice::from_ref(issuer);
-    let verdict = crate::authn::identify_token(issuers, &token(test), at(NOW)).await;
+    let verdict = judged(issuer, &token(test), at(NOW)).await;
     verdict.is_err_and(|why| why.reason().status() == StatusCode::UNAUTHORIZED)
 }
 
@@ -144,7 +143,7 @@ async fn accepts(issuer: Option<&Issuer>, test: &Value) -> bool {
     let (Some(issuer), Ok(jws)) = (issuer, Jws::parse(&token)) else {
         return false;
     };
-    issuer.check_algorithm(&jws).is_ok() && issuer.check_signature(&jws).await.is_ok()
+    issuer.check_algorithm(&jws).is_ok() && issuer.check_signature(&jws, at(NOW)).await.is_ok()
 }
 
 /// The issuer that has the keys of a group: one shared secret is a local secret, everything else a key set. `None`

@@ -167,8 +167,7 @@ pub(super) const STEPS: &[Step] = &[
         title: "The route for sessions after the logout",
         path: "/me/whoami",
         credential: Credential::Cookies,
-        // The gateway believes the backend for the time that `cache` of the session says.
-        tries: Tries::Patient,
+        // Although the gateway believes the backend for much longer: the logout passed by.
         expect: Expect::Refused(Reason::SessionInvalid),
         ..PROTECTED
     },

@@ -22,7 +22,8 @@ use prometheus::TextEncoder;
 
 pub use handles::{AuthMetrics, ListenerMetrics, RouteMetrics, UpstreamMetrics};
 pub use samples::{
-    CertificateSample, EndpointSample, IssuerSample, LimitSample, Samples, UpstreamSample,
+    CertificateSample, ConfirmationSample, EndpointSample, IssuerSample, LimitSample, Samples,
+    UpstreamSample,
 };
 
 use crate::types::clock::unix_seconds;

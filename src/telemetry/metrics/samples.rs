@@ -13,6 +13,8 @@ pub struct Samples {
     pub upstreams: Vec<UpstreamSample>,
     /// One for each issuer.
     pub issuers: Vec<IssuerSample>,
+    /// One for each backend or issuer that is asked about credentials.
+    pub confirmations: Vec<ConfirmationSample>,
     /// One for each limit.
     pub limits: Vec<LimitSample>,
     /// One for each certificate that a listener serves.
@@ -60,6 +62,27 @@ pub struct IssuerSample {
     pub age: Option<Duration>,
     /// Attempts to fetch them, by result.
     pub fetches: Vec<(&'static str, u64)>,
+    /// Tokens refused although they were good, because the key that signed them is no longer published.
+    pub vanished_key_tokens: u64,
+    /// Verified tokens that are kept.
+    pub cached_tokens: u64,
+    /// Tokens that were looked for among them, by result.
+    pub cache: Vec<(&'static str, u64)>,
+    /// Logouts and their like.
+    pub revocations: u64,
+    /// Of those, what is still remembered.
+    pub revoked: u64,
+}
+
+/// Somebody who is asked about credentials.
+#[derive(Clone, Debug)]
+pub struct ConfirmationSample {
+    /// The issuer or session.
+    pub source: Arc<str>,
+    /// In which way: `probe` or `introspection`.
+    pub kind: &'static str,
+    /// Credentials that were to be confirmed, by outcome.
+    pub outcomes: Vec<(&'static str, u64)>,
 }
 
 /// A limit; see `Limit::tally`.
@@ -99,6 +122,8 @@ impl Samples {
         families.extend(self.upstream_families());
         families.extend(self.endpoint_families());
         families.extend(self.issuer_families());
+        families.extend(self.token_families());
+        families.push(self.confirmation_family());
         families.extend(self.limit_families());
         families
     }
@@ -184,6 +209,52 @@ impl Samples {
             }
         }
         vec![keys, age, fetches]
+    }
+
+    fn token_families(&self) -> Vec<Family> {
+        let mut vanished = Family::counter(
+            "vestibule_jwks_vanished_key_tokens_total",
+            "Tokens refused although they had not expired: their issuer no longer publishes the key that signed them.",
+        );
+        let mut cached = Family::gauge("vestibule_token_cache_entries", "Verified tokens kept.");
+        let mut lookups = Family::counter(
+            "vestibule_token_cache_lookups_total",
+            "Tokens looked for among those verified before, by result.",
+        );
+        let mut revocations = Family::counter(
+            "vestibule_revocations_total",
+            "Logouts and their like that ended tokens of an issuer.",
+        );
+        let mut revoked = Family::gauge(
+            "vestibule_revocations_remembered",
+            "Ended tokens, users and logins that are remembered until their tokens expire.",
+        );
+        for sample in &self.issuers {
+            let issuer = ("issuer", &*sample.issuer);
+            vanished.count(&[issuer], sample.vanished_key_tokens);
+            cached.count(&[issuer], sample.cached_tokens);
+            for (result, count) in &sample.cache {
+                lookups.count(&[issuer, ("result", result)], *count);
+            }
+            revocations.count(&[issuer], sample.revocations);
+            revoked.count(&[issuer], sample.revoked);
+        }
+        vec![vanished, cached, lookups, revocations, revoked]
+    }
+
+    fn confirmation_family(&self) -> Family {
+        let mut confirmations = Family::counter(
+            "vestibule_confirmations_total",
+            "Credentials that a backend (probe) or an issuer (introspection) is asked about, by outcome; cached: nobody was asked.",
+        );
+        for sample in &self.confirmations {
+            let labels = [("source", &*sample.source), ("kind", sample.kind)];
+            let [source, kind] = labels;
+            for (outcome, count) in &sample.outcomes {
+                confirmations.count(&[source, kind, ("outcome", outcome)], *count);
+            }
+        }
+        confirmations
     }
 
     fn limit_families(&self) -> Vec<Family> {

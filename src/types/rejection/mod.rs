@@ -223,8 +223,14 @@ reasons! {
     TokenAudience = "token_audience", UNAUTHORIZED, 16, Client;
     /// The token claims are not acceptable.
     TokenClaims = "token_claims", UNAUTHORIZED, 16, Client;
+    /// The token was revoked, or its user has logged out.
+    TokenRevoked = "token_revoked", UNAUTHORIZED, 16, Client;
+    /// The issuer says that the token is not active.
+    TokenInactive = "token_inactive", UNAUTHORIZED, 16, Client;
     /// The keys of the issuer are not available.
     KeysUnavailable = "keys_unavailable", SERVICE_UNAVAILABLE, 14, Upstream;
+    /// The issuer cannot be asked about the token now.
+    IntrospectionUnavailable = "introspection_unavailable", SERVICE_UNAVAILABLE, 14, Upstream;
     /// The session is not valid.
     SessionInvalid = "session_invalid", UNAUTHORIZED, 16, Client;
     /// The session needs a further factor.
@@ -239,6 +245,8 @@ reasons! {
     InsufficientScope = "insufficient_scope", FORBIDDEN, 7, Policy;
     /// The network of the caller may not do this.
     NetworkForbidden = "network_forbidden", FORBIDDEN, 7, Policy;
+    /// The logout token is not acceptable.
+    LogoutRefused = "logout_refused", BAD_REQUEST, 3, Client;
     /// The request body is too large.
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, 8, Client;
     /// The request body did not arrive in time.

@@ -3,10 +3,10 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -47,6 +47,9 @@ struct Site {
     /// RS256, ES256, EdDSA.
     signing: Mutex<[Key; 3]>,
     key_set_fetches: AtomicUsize,
+    unchanged: AtomicUsize,
+    marks: AtomicBool,
+    cache_control: Mutex<Option<&'static str>>,
     discoveries: AtomicUsize,
     generation: AtomicUsize,
 }
@@ -63,6 +66,9 @@ pub async fn run() -> Issuer {
         published: Mutex::new(published),
         signing: Mutex::new(keys),
         key_set_fetches: AtomicUsize::new(0),
+        unchanged: AtomicUsize::new(0),
+        marks: AtomicBool::new(false),
+        cache_control: Mutex::new(None),
         discoveries: AtomicUsize::new(0),
         generation: AtomicUsize::new(0),
     });
@@ -155,6 +161,21 @@ impl Issuer {
         self.site.key_set_fetches.load(Ordering::SeqCst)
     }
 
+    /// Of those, how many were answered with 304.
+    pub fn unchanged(&self) -> usize {
+        self.site.unchanged.load(Ordering::SeqCst)
+    }
+
+    /// Marks key sets with an ETag from now on.
+    pub fn marks(&self) {
+        self.site.marks.store(true, Ordering::SeqCst);
+    }
+
+    /// Says so of key sets from now on.
+    pub fn caches(&self, cache_control: &'static str) {
+        *self.site.cache_control.lock() = Some(cache_control);
+    }
+
     pub fn discoveries(&self) -> usize {
         self.site.discoveries.load(Ordering::SeqCst)
     }
@@ -197,9 +218,36 @@ impl Site {
                     json!({ "issuer": self.url, "jwks_uri": format!("{}/keys", self.url) });
                 answer(200, "application/json", document.to_string())
             }
-            "/keys" => answer(200, "application/json", self.key_set().to_string()),
+            "/keys" => self.keys(request),
             _ => answer(404, "text/plain", "not found"),
         })
+    }
+
+    fn keys(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let text = self.key_set().to_string();
+        let tag = format!(
+            "\"{:x}\"",
+            text.len() * 31 + self.generation.load(Ordering::SeqCst)
+        );
+        let is_known = request
+            .headers()
+            .get("if-none-match")
+            .is_some_and(|known| *known == *tag);
+        let marks = self.marks.load(Ordering::SeqCst);
+        let mut response = if marks && is_known {
+            self.unchanged.fetch_add(1, Ordering::SeqCst);
+            answer(304, "application/json", "")
+        } else {
+            answer(200, "application/json", text)
+        };
+        if marks {
+            response.headers_mut().insert("etag", tag.parse().unwrap());
+        }
+        if let Some(said) = *self.cache_control.lock() {
+            let said = HeaderValue::from_static(said);
+            response.headers_mut().insert("cache-control", said);
+        }
+        response
     }
 
     fn key_set(&self) -> Value {

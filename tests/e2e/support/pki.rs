@@ -1,6 +1,8 @@
 //! An authority, and certificates that it signed, in a folder that goes away with the process's temporary files.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -49,6 +51,16 @@ impl Pki {
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// A new file that only we may read.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::SeqCst);
+        let path = self.folder().join(format!("{name}-{number}"));
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        path
     }
 
     /// The authority, PEM.
