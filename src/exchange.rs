@@ -17,7 +17,7 @@ use crate::client_ip::Client;
 use crate::route::Head;
 use crate::snapshot::{Policy, Snapshot};
 use crate::telemetry::metrics::RouteMetrics;
-use crate::telemetry::{AccessLog, Metrics, Outcome, Record};
+use crate::telemetry::{AccessLog, Decision, Decisions, Metrics, Outcome, Record};
 use crate::types::body::{Body, BodyError, Fate, InFlight};
 use crate::types::{
     ConnFacts, Dialect, Principal, Protocol, Reason, Rejection, Request, Response, Scheme, clock,
@@ -34,6 +34,8 @@ pub struct Desk {
     pub metrics: Arc<Metrics>,
     /// The access log.
     pub access_log: AccessLog,
+    /// The last refusals.
+    pub decisions: Arc<Decisions>,
 }
 
 /// One request on its way, with everything that its log line will say.
@@ -86,11 +88,11 @@ impl Exchange {
             head: None,
             client: None,
             origin: headers.get(ORIGIN).cloned(),
-            user_agent: desk
-                .access_log
-                .is_on()
-                .then(|| headers.get(USER_AGENT).cloned())
-                .flatten(),
+            user_agent: if desk.access_log.is_on() {
+                headers.get(USER_AGENT).cloned()
+            } else {
+                None
+            },
             metrics: Arc::clone(snapshot.unrouted_metrics(conn.listener)),
             policy: None,
             principal: None,
@@ -125,6 +127,11 @@ impl Exchange {
         self.dialect
     }
 
+    /// What only the log asks for is not kept without one.
+    fn is_logged(&self) -> bool {
+        self.desk.access_log.is_on()
+    }
+
     /// Notes that the exchange counts as in flight until it closes.
     pub fn count(&mut self, permit: InFlight) {
         self._in_flight = Some(permit);
@@ -132,7 +139,7 @@ impl Exchange {
 
     /// Notes the canonical head.
     pub fn head(&mut self, head: &Head) {
-        self.head = Some(head.clone());
+        self.head = self.is_logged().then(|| head.clone());
     }
 
     /// Notes who is held responsible.
@@ -150,7 +157,7 @@ impl Exchange {
 
     /// Notes who the caller is.
     pub fn principal(&mut self, principal: &Principal) {
-        self.principal = Some(principal.clone());
+        self.principal = self.is_logged().then(|| principal.clone());
     }
 
     /// Notes where the progress of the request body can be read.
@@ -187,6 +194,13 @@ impl Exchange {
             announce_close(&mut response);
         }
         self.metrics.reject(why.reason());
+        self.desk.decisions.keep(Decision::of(
+            self.id.clone(),
+            clock::wall(),
+            Arc::clone(&self.conn.listener_name),
+            self.policy.as_ref().map(|policy| Arc::clone(&policy.name)),
+            &why,
+        ));
         self.refusal = Some(why);
         response
     }
@@ -224,7 +238,7 @@ impl Exchange {
 
     /// Hands the ledger to the body, which closes it.
     #[must_use]
-    pub fn attach(mut self, response: Response) -> http::Response<Ledger> {
+    pub fn attach(mut self: Box<Self>, response: Response) -> http::Response<Ledger> {
         let response = if self.method == Method::HEAD {
             without_body(response)
         } else {
@@ -243,7 +257,7 @@ impl Exchange {
     fn close(self, outcome: Outcome) {
         let elapsed = clock::now().saturating_duration_since(self.started);
         self.metrics.observe(&self.method, self.status, elapsed);
-        if self.desk.access_log.is_on() {
+        if self.is_logged() {
             self.desk.access_log.write(&self.record(outcome, elapsed));
         }
     }
@@ -347,7 +361,7 @@ fn grpc_status(headers: &HeaderMap) -> Option<u32> {
 #[derive(Debug)]
 pub struct Ledger {
     body: Body,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
 }
 
 impl Ledger {

@@ -2,13 +2,15 @@
 //! once, here. `handle` is infallible: it renders what `run` refuses, in the caller's dialect.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
+use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderValue};
 use http::{HeaderMap, Method};
+use parking_lot::Mutex;
 
+use crate::authz;
 use crate::client_ip::Client;
 use crate::cors;
 use crate::exchange::{Desk, Exchange, Ledger};
@@ -26,6 +28,8 @@ use crate::upstream::{self, Pools};
 #[derive(Debug)]
 pub struct Gateway {
     shared: Arc<Shared>,
+    /// A copy of the shared one: workers would quarrel over its count.
+    desk: Arc<Desk>,
     pools: Pools,
     ids: RequestIds,
 }
@@ -48,6 +52,7 @@ impl Gateway {
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Self {
         Self {
+            desk: Arc::new(Desk::clone(&shared.desk)),
             shared,
             pools: Pools::new(),
             ids: RequestIds::new(),
@@ -68,28 +73,33 @@ impl Gateway {
 }
 
 /// Answers one request. The exchange rides on the answer's body and closes at its last byte.
-pub async fn handle(
-    gateway: &Gateway,
+///
+/// The future is moved about while it is young (into a task, for each stream of HTTP/2), so that its size is time: the
+/// request lies in it once, and the stages borrow it.
+pub fn handle(
+    gateway: Arc<Gateway>,
     conn: Arc<ConnFacts>,
     request: http::Request<hyper::body::Incoming>,
-) -> http::Response<Ledger> {
-    let snapshot = gateway.snapshot();
+) -> impl Future<Output = http::Response<Ledger>> + Send {
     let mut request = request.map(Body::incoming);
-    let mut exchange = Exchange::open(
-        &gateway.shared.desk,
-        conn,
-        &snapshot,
-        gateway.ids.next(),
-        &request,
-    );
-    let brief = is_brief(request.headers());
-    let answer = run(gateway, &snapshot, &mut exchange, &mut request).await;
-    if brief {
-        exchange.discard(request.into_body()).await;
+    async move {
+        let snapshot = gateway.snapshot();
+        let mut exchange = Box::new(Exchange::open(
+            &gateway.desk,
+            conn,
+            &snapshot,
+            gateway.ids.next(),
+            &request,
+        ));
+        let brief = !request.body().is_empty() && is_brief(request.headers());
+        let answer = run(&gateway, &snapshot, &mut exchange, &mut request).await;
+        if brief {
+            exchange.discard(std::mem::take(request.body_mut())).await;
+        }
+        let mut response = answer.unwrap_or_else(|why| exchange.refuse(why));
+        exchange.dress(&mut response);
+        exchange.attach(response)
     }
-    let mut response = answer.unwrap_or_else(|why| exchange.refuse(why));
-    exchange.dress(&mut response);
-    exchange.attach(response)
 }
 
 /// The answer to a head that was refused before it became a request. It is counted and logged as any other.
@@ -102,13 +112,13 @@ pub(crate) fn refuse(
     let mut request = Request::new(Body::empty());
     // What the client sent in its place is in doubt, and the log must not hold it.
     *request.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
-    let mut exchange = Exchange::open(
+    let mut exchange = Box::new(Exchange::open(
         &gateway.shared.desk,
         Arc::clone(conn),
         &snapshot,
         gateway.ids.next(),
         &request,
-    );
+    ));
     let mut response = exchange.refuse(why);
     exchange.dress(&mut response);
     exchange.attach(response)
@@ -153,8 +163,17 @@ async fn run(
     }
     let principal = identify(gateway, policy, request).await?;
     exchange.principal(&principal);
+    let (method, headers) = (request.method(), request.headers());
+    policy.check_csrf(&principal, &client, &head, method, headers)?;
     policy.check_late_limits(&client, request.headers(), &principal)?;
-    let permit = policy.authz.decide(&principal, client.ip)?;
+    let asked = authz::Asked {
+        client: client.ip,
+        method: request.method(),
+        host: head.host(),
+        path: head.path(),
+        headers: request.headers(),
+    };
+    let permit = policy.authz.decide(&principal, &asked)?;
 
     let cluster = match &policy.action {
         Action::Forward(cluster) => cluster,
@@ -163,19 +182,19 @@ async fn run(
     let head = rewrite(snapshot, exchange, policy, head, request)?;
     let fate = request.body_mut().guard(policy.bounds(listener));
     exchange.request_body(fate.as_ref());
-    let (mut parts, body) = std::mem::take(request).into_parts(); // from here on it is the upstream's
     policy.transform.request(
-        &mut parts,
+        request,
         &transform::Facts {
+            conn: exchange.conn(),
             principal: &principal,
             client: &client,
             head: &head,
             request_id: exchange.id(),
+            wall: clock::wall,
         },
     )?;
-    let request = Request::from_parts(parts, body);
     let answer_in = grpc_web::answers_in(request.headers(), exchange.dialect());
-    let request = policy.transform.request_body(request, exchange.dialect())?;
+    policy.transform.request_body(request, exchange.dialect())?;
 
     let options = upstream::Forward {
         timeout: policy.timeout,
@@ -261,6 +280,9 @@ async fn identify(
     policy: &Policy,
     request: &Request,
 ) -> Result<Principal, Rejection> {
+    if !policy.authn.wants_credential() {
+        return Ok(Principal::anonymous());
+    }
     let identified = policy
         .authn
         .identify(&gateway.pools, request.headers(), clock::wall())
@@ -306,11 +328,19 @@ fn is_brief(headers: &HeaderMap) -> bool {
 /// A body of this size fits into the first window of an HTTP/2 stream.
 const BRIEF: u64 = 64 * 1024;
 
-/// Makes ids that are unique in the fleet for all practical purposes, without a lock or a shared counter.
+/// Makes ids that are unique in the fleet for all practical purposes; one a worker, so that nobody waits for the lock.
 #[derive(Debug)]
 struct RequestIds {
-    worker: u64,
-    count: AtomicU64,
+    /// What the ids of this worker begin with.
+    worker: [u8; 16],
+    next: Mutex<NextId>,
+}
+
+#[derive(Debug)]
+struct NextId {
+    count: u64,
+    /// Ids are cut from pages, and a page is used again once its ids are gone: they cost no allocation.
+    page: BytesMut,
 }
 
 impl RequestIds {
@@ -324,21 +354,27 @@ impl RequestIds {
                 .map_or(0, u64::from_le_bytes)
         });
         Self {
-            worker,
-            count: AtomicU64::new(count),
+            worker: hex(worker),
+            next: Mutex::new(NextId {
+                count,
+                page: BytesMut::with_capacity(PAGE),
+            }),
         }
     }
 
     fn next(&self) -> HeaderValue {
-        let count = scattered(self.count.fetch_add(1, Ordering::Relaxed));
-        let mut text = Vec::with_capacity(32);
-        for word in [self.worker, count] {
-            text.extend(word.to_be_bytes().iter().flat_map(|byte| hex(*byte)));
-        }
-        HeaderValue::from_maybe_shared(Bytes::from(text))
+        let mut next = self.next.lock();
+        next.count = next.count.wrapping_add(1);
+        let count = hex(scattered(next.count));
+        next.page.extend_from_slice(&self.worker);
+        next.page.extend_from_slice(&count);
+        HeaderValue::from_maybe_shared(next.page.split().freeze())
             .unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 }
+
+/// What the oldest exchange of a page can keep from being freed.
+const PAGE: usize = 1024;
 
 /// One to one, so ids stay unique, but how many requests came between two of them cannot be read off (the finalizer of
 /// Steele, Lea and Flood's SplitMix).
@@ -348,7 +384,7 @@ fn scattered(count: u64) -> u64 {
     count ^ (count >> 31)
 }
 
-fn hex(byte: u8) -> [u8; 2] {
+fn hex(word: u64) -> [u8; 16] {
     let digit = |nibble: u8| {
         if nibble < 10 {
             b'0' + nibble
@@ -356,7 +392,11 @@ fn hex(byte: u8) -> [u8; 2] {
             b'a' + nibble - 10
         }
     };
-    [digit(byte >> 4), digit(byte & 15)]
+    let mut text = [0; 16];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(word.to_be_bytes()) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+    text
 }
 
 #[cfg(test)]

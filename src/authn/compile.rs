@@ -521,16 +521,13 @@ impl Demand {
         authorities: &Authorities,
         problems: &mut Problems,
     ) -> Option<Self> {
-        let path = path.key("any");
-        if rules.any.is_empty() {
-            problems.push(&path, "is empty: nobody could pass");
-            return None;
-        }
+        let (names, path) = vouchers(rules, path, problems)?;
+        let everybody = !rules.all.is_empty();
         let mut issuers: Vec<Arc<Issuer>> = Vec::new();
         let mut sessions: Vec<Arc<Session>> = Vec::new();
         let mut seen = BTreeSet::new();
         let mut is_whole = true;
-        for (position, name) in rules.any.iter().enumerate() {
+        for (position, name) in names.iter().enumerate() {
             let path = path.index(position);
             if !seen.insert(name) {
                 problems.push(&path, format!("`{name}` is named twice"));
@@ -546,12 +543,48 @@ impl Demand {
                 is_whole = false;
             }
         }
+        if everybody && issuers.len() > 1 {
+            let message = "two issuers cannot both vouch: a request has room for one bearer token";
+            problems.push(&path, message);
+            is_whole = false;
+        }
         is_whole.then(|| Self {
+            first_of_all: names
+                .first()
+                .filter(|_| everybody)
+                .map(|name| name.as_str().into()),
             cookies: sessions.iter().map(|one| one.cookie().into()).collect(),
             issuers: issuers.into(),
             sessions: sessions.into(),
             optional: rules.optional,
         })
+    }
+}
+
+/// The names under `any` or `all`, and where they stand.
+fn vouchers<'r>(
+    rules: &'r AuthRules,
+    path: &KeyPath,
+    problems: &mut Problems,
+) -> Option<(&'r [String], KeyPath)> {
+    match (rules.any.is_empty(), rules.all.is_empty()) {
+        (true, true) => {
+            problems.push(
+                &path.key("any"),
+                "nobody is named here or under `all`: nobody could pass",
+            );
+            None
+        }
+        (false, false) => {
+            problems.push(&path.key("all"), "there is `any` already: say one of them");
+            None
+        }
+        (true, false) if rules.optional => {
+            problems.push(&path.key("optional"), "goes with `any` only");
+            None
+        }
+        (true, false) => Some((&rules.all, path.key("all"))),
+        (false, true) => Some((&rules.any, path.key("any"))),
     }
 }
 

@@ -58,6 +58,30 @@ pub fn find<'h>(
     }
 }
 
+/// Finds every wanted credential, for a route that demands all of them; `None` when one is missing.
+///
+/// # Errors
+/// As [`find`]; and [`Reason::CredentialAmbiguous`] for a bearer token that nobody asked for.
+pub fn find_all<'h>(
+    headers: &'h HeaderMap,
+    wanted: Wanted<'_>,
+) -> Result<Option<Vec<Credential<'h>>>, Rejection> {
+    let mut found = Vec::with_capacity(wanted.cookies.len() + 1);
+    match authorization(headers)? {
+        Authorization::Bearer(token) if wanted.bearer => found.push(token68(token)?),
+        Authorization::Bearer(_) => return Err(ambiguous("a bearer token beside the sessions")),
+        _ if wanted.bearer => return Ok(None),
+        _ => {}
+    }
+    for (position, name) in wanted.cookies.iter().enumerate() {
+        match cookie(headers, name)? {
+            Some(value) => found.push(Credential::Cookie { position, value }),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(found))
+}
+
 enum Authorization<'h> {
     Absent,
     Bearer(&'h [u8]),

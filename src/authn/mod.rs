@@ -13,7 +13,9 @@ pub mod jwks;
 pub mod jwt;
 pub mod session;
 
+mod all;
 mod compile;
+mod explain;
 
 #[cfg(test)]
 mod tests;
@@ -28,10 +30,11 @@ use http::{HeaderMap, StatusCode};
 use crate::types::rejection::Challenge;
 use crate::types::{Principal, Reason, Rejection};
 use crate::upstream::Pools;
-use cache::token_fingerprint;
+use cache::{Fingerprint, token_fingerprint};
 use extract::{Credential, Wanted};
 use jwt::{Shape, claims, shape};
 
+pub use explain::Check;
 pub use issuer::Issuer;
 pub use jwt::verify::{SelfTestFailed, self_test};
 pub use session::Session;
@@ -61,6 +64,8 @@ struct Demand {
     /// The cookies of `sessions`, in their order.
     cookies: Box<[Box<str>]>,
     optional: bool,
+    /// Under `all`: the one by whose word the caller is known. Every one must vouch then, not one alone.
+    first_of_all: Option<Arc<str>>,
 }
 
 impl Authn {
@@ -82,6 +87,14 @@ impl Authn {
         self.demand.as_ref().map_or(&[], |demand| &demand.sessions)
     }
 
+    /// Whether a cookie told who the caller is: a browser sends it along, whoever made it send the request.
+    #[must_use]
+    pub fn is_by_cookie(&self, principal: &Principal) -> bool {
+        self.sessions()
+            .iter()
+            .any(|session| *session.name() == principal.source)
+    }
+
     /// Finds out who sent a request with these headers.
     ///
     /// # Errors
@@ -95,11 +108,11 @@ impl Authn {
         let Some(demand) = &self.demand else {
             return Ok(Principal::anonymous());
         };
-        let wanted = Wanted {
-            bearer: !demand.issuers.is_empty(),
-            cookies: &demand.cookies,
-        };
-        match extract::find(headers, wanted)? {
+        if let Some(first) = &demand.first_of_all {
+            // Boxed: this is the rare way, and its size would be the size of every exchange.
+            return Box::pin(demand.identify_all(first, pools, headers, wall)).await;
+        }
+        match extract::find(headers, demand.wanted())? {
             Some(Credential::Bearer(token)) => identify_token(&demand.issuers, token, wall).await,
             Some(Credential::Cookie { position, value }) => {
                 let session = demand.sessions.get(position).ok_or_else(missing)?;
@@ -107,6 +120,15 @@ impl Authn {
             }
             None if demand.optional => Ok(Principal::anonymous()),
             None => Err(missing()),
+        }
+    }
+}
+
+impl Demand {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            bearer: !self.issuers.is_empty(),
+            cookies: &self.cookies,
         }
     }
 }
@@ -126,6 +148,17 @@ async fn identify_token(
     {
         return verdict;
     }
+    // Boxed: this is the rare way, and its size would be the size of every exchange.
+    Box::pin(judge_token(issuers, token, print, wall)).await
+}
+
+/// Judges a token that is new to us.
+async fn judge_token(
+    issuers: &[Arc<Issuer>],
+    token: &str,
+    print: Fingerprint,
+    wall: SystemTime,
+) -> Result<Principal, Rejection> {
     let shape = Shape::parse(token)?;
     let issuer = chosen(issuers, &shape)?;
     shape::check_size(token, issuer.max_token)?;

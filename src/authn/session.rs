@@ -277,6 +277,7 @@ fn facts(map: &SessionMap, claims: Map<String, Value>) -> Option<PrincipalFacts>
         scopes: scopes(claim_at(&claims, &map.scopes)),
         expires_at: None,
         claims,
+        kept: crate::types::memo::Kept::default(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! From a route's `auth` and `from` to its rules.
 
 use super::rule::{Demand, Gate, Rules};
+use super::when::When;
 use crate::config::{Auth, AuthRules, KeyPath, Problems, Route};
 use crate::types::CidrSet;
 
@@ -43,6 +44,12 @@ fn known(rules: &AuthRules, path: &KeyPath, problems: &mut Problems) -> Option<G
             values: values.0.clone().into(),
         });
     }
+    if !rules.aal.is_empty() {
+        demands.push(Demand::Claim {
+            path: "aal".to_owned(),
+            values: rules.aal.clone().into(),
+        });
+    }
     if let Some(odd) = rules.scopes.iter().find(|scope| !is_scope(scope)) {
         problems.push(&path.key("scopes"), format!("`{odd}` is no scope"));
         return None;
@@ -50,10 +57,20 @@ fn known(rules: &AuthRules, path: &KeyPath, problems: &mut Problems) -> Option<G
     if rules.optional && !demands.is_empty() {
         problems.push_with_help(
             &path.key("optional"),
-            "a caller without credential meets no demand of roles, scopes or claims",
+            "a caller without credential meets no demand of roles, scopes, claims or aal",
             Some("make two routes of it".to_owned()),
         );
         return None;
+    }
+    // Last, because it is the dearest, and not held against `optional`: a rule can speak of who shows no credential.
+    if let Some(source) = &rules.when {
+        match When::compile(source) {
+            Ok(when) => demands.push(Demand::When(when)),
+            Err(why) => {
+                problems.push(&path.key("when"), why);
+                return None;
+            }
+        }
     }
     Some(Gate::Known {
         optional: rules.optional,

@@ -4,11 +4,13 @@
 
 pub mod permit;
 pub mod rule;
+pub mod when;
 
 mod compile;
+mod values;
 
 #[cfg(test)]
 mod tests;
 
 pub use permit::Permit;
-pub use rule::Rules;
+pub use rule::{Asked, Rules};

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use http::{HeaderMap, Method};
 use serde_json::Value;
 
 use super::permit::Permit;
+use super::when::When;
 use crate::client_ip::ClientIp;
 use crate::types::rejection::Challenge;
 use crate::types::{CidrSet, Principal, PrincipalFacts, Reason, Rejection};
@@ -45,6 +47,22 @@ pub(super) enum Demand {
         path: String,
         values: Box<[String]>,
     },
+    When(When),
+}
+
+/// What a rule may know of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// From where it comes.
+    pub client: ClientIp,
+    /// Its method.
+    pub method: &'a Method,
+    /// The canonical host, without port.
+    pub host: &'a str,
+    /// The canonical path.
+    pub path: &'a str,
+    /// Its headers; rules see those that are neither credentials nor claims about the sender.
+    pub headers: &'a HeaderMap,
 }
 
 impl Rules {
@@ -59,11 +77,11 @@ impl Rules {
     /// # Errors
     /// [`Reason::RouteClosed`], [`Reason::NetworkForbidden`], [`Reason::CredentialMissing`],
     /// [`Reason::Forbidden`] or [`Reason::InsufficientScope`].
-    pub fn decide(&self, principal: &Principal, client: ClientIp) -> Result<Permit, Rejection> {
+    pub fn decide(&self, principal: &Principal, asked: &Asked<'_>) -> Result<Permit, Rejection> {
         if matches!(self.gate, Gate::Closed) {
             return Err(Rejection::new(Reason::RouteClosed));
         }
-        if !self.networks.is_empty() && !self.networks.contains(client.address()) {
+        if !self.networks.is_empty() && !self.networks.contains(asked.client.address()) {
             return Err(Rejection::because(
                 Reason::NetworkForbidden,
                 "the client is in none of the route's networks",
@@ -77,7 +95,7 @@ impl Rules {
                 );
             }
             for demand in demands {
-                demand.check(&principal.facts)?;
+                demand.check(&principal.facts, asked)?;
             }
         }
         Ok(Permit::grant())
@@ -85,38 +103,31 @@ impl Rules {
 }
 
 impl Demand {
-    fn check(&self, facts: &PrincipalFacts) -> Result<(), Rejection> {
-        let (met, rejection): (bool, fn(&Self) -> Rejection) = match self {
-            Self::Roles(roles) => (any_of(&facts.roles, roles), |_| {
-                Rejection::because(Reason::Forbidden, "none of the route's roles")
-            }),
-            Self::Scopes { scopes, .. } => (any_of(&facts.scopes, scopes), Self::lacking_scope),
-            Self::Claim { path, values } => (
-                facts.claim(path).is_some_and(|claim| holds(claim, values)),
-                Self::lacking_claim,
-            ),
-        };
-        if met { Ok(()) } else { Err(rejection(self)) }
-    }
-
-    fn lacking_scope(&self) -> Rejection {
-        let scope = match self {
-            Self::Scopes { written, .. } => Some(Arc::clone(written)),
-            Self::Roles(_) | Self::Claim { .. } => None,
-        };
-        Rejection::because(Reason::InsufficientScope, "none of the route's scopes")
-            .challenge(Challenge { scope })
-    }
-
-    fn lacking_claim(&self) -> Rejection {
+    fn check(&self, facts: &PrincipalFacts, asked: &Asked<'_>) -> Result<(), Rejection> {
         match self {
-            Self::Claim { path, .. } => Rejection::because(
+            Self::Roles(roles) if any_of(&facts.roles, roles) => Ok(()),
+            Self::Roles(_) => Err(Rejection::because(
                 Reason::Forbidden,
-                format!("claim `{path}` has none of the route's values"),
-            ),
-            Self::Roles(_) | Self::Scopes { .. } => Rejection::new(Reason::Forbidden),
+                "none of the route's roles",
+            )),
+            Self::Scopes { scopes, .. } if any_of(&facts.scopes, scopes) => Ok(()),
+            Self::Scopes { written, .. } => Err(lacking_scope(written)),
+            Self::Claim { path, values } => match facts.claim(path) {
+                Some(claim) if holds(claim, values) => Ok(()),
+                _ => Err(Rejection::because(
+                    Reason::Forbidden,
+                    format!("claim `{path}` has none of the route's values"),
+                )),
+            },
+            Self::When(when) => when.check(facts, asked),
         }
     }
+}
+
+fn lacking_scope(written: &Arc<str>) -> Rejection {
+    let scope = Some(Arc::clone(written));
+    Rejection::because(Reason::InsufficientScope, "none of the route's scopes")
+        .challenge(Challenge { scope })
 }
 
 fn any_of(given: &[String], wanted: &[String]) -> bool {

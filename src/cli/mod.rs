@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod explain;
 mod run;
 pub mod schema;
 pub mod show;
@@ -35,6 +36,8 @@ enum Command {
     Check(ConfigFile),
     /// Print the effective configuration, defaults written out.
     Show(ConfigFile),
+    /// Tell what becomes of a request, stage by stage; or why one was refused, by its decision id.
+    Explain(explain::ExplainArguments),
     /// Print the JSON Schema of the configuration.
     Schema,
     /// Serve in front of an embedded identity backend, and show that it works.
@@ -60,6 +63,7 @@ pub fn execute() -> ExitCode {
         Command::Run(file) => run::execute(&file.config),
         Command::Check(file) => check::execute(&file.config),
         Command::Show(file) => show(&file.config),
+        Command::Explain(arguments) => explain::execute(&arguments),
         Command::Schema => {
             print_text(&schema::render());
             ExitCode::SUCCESS

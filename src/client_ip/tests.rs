@@ -4,7 +4,7 @@ use http::HeaderValue;
 use proptest::prelude::*;
 
 use super::*;
-use crate::types::Protocol;
+use crate::types::{Protocol, address_text};
 
 /// Trusts 10.0.0.0/8 and 2001:db8:ffff::/48.
 fn trust() -> Trust {
@@ -19,6 +19,7 @@ fn conn(peer: &str) -> ConnFacts {
         listener: 0,
         listener_name: "public".into(),
         peer: std::net::SocketAddr::new(peer.parse().unwrap(), 5000),
+        peer_text: address_text(peer.parse().unwrap()),
         local: "10.0.0.2:80".parse().unwrap(),
         scheme: Scheme::Http,
         protocol: Protocol::Http1,

@@ -25,8 +25,12 @@ pub enum Auth {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuthRules {
-    /// Names of issuers and sessions; one of them must vouch for the caller.
+    /// Names of issuers and sessions; one of them must vouch for the caller. Either this or `all`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub any: Vec<String>,
+    /// Names of issuers and sessions; every one must vouch for the caller, and all for the same one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub all: Vec<String>,
     /// One of these roles.
     #[serde(default)]
     pub roles: Vec<String>,
@@ -36,9 +40,21 @@ pub struct AuthRules {
     /// Claims that must have (or, in arrays, hold) one of these values; dots walk into objects.
     #[serde(default)]
     pub claims: BTreeMap<String, OneOrMany<String>>,
+    /// One of these levels of authentication, in the claim `aal`.
+    #[serde(default)]
+    pub aal: Vec<String>,
+    /// A rule in CEL over `claims`, `request` and `client`, for what the other keys cannot say.
+    pub when: Option<String>,
     /// Let a request without credential through as anonymous; a bad credential is still refused.
     #[serde(default)]
     pub optional: bool,
+}
+
+impl AuthRules {
+    /// Everybody who is named as vouching for the caller, under `any` or `all`.
+    pub fn vouchers(&self) -> impl Iterator<Item = &String> {
+        self.any.iter().chain(&self.all)
+    }
 }
 
 impl<'de> Deserialize<'de> for Auth {

@@ -10,7 +10,9 @@ pub mod secret;
 pub mod value;
 
 mod admin;
+mod assertion;
 mod auth;
+mod csrf;
 mod issuer;
 mod limit;
 mod listen;
@@ -28,14 +30,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use admin::{AccessLog, Admin, Log};
+pub use assertion::Assertion;
 pub use auth::{Auth, AuthRules};
+pub use csrf::{Csrf, CsrfOrigins};
 pub use error::{ConfigError, KeyPath, Problems};
 pub use issuer::{Algorithm, Issuer};
 pub use limit::{Limit, LimitKey};
 pub use listen::{Certificate, KeyPair, Listen, Tls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub use route::{
-    Cors, Edit, Edits, EncodedSlash, GrpcWeb, Redirect, Respond, Rewrite, Route, Test,
+    Bearer, Cors, Edit, Edits, EncodedSlash, GrpcWeb, Publish, Redirect, Respond, Rewrite, Route,
+    Test,
 };
 pub use secret::{Secret, SecretError};
 pub use session::{Probe, Session, SessionMap};
@@ -63,6 +68,8 @@ pub struct Config {
     pub admin: Admin,
     /// What is written down.
     pub log: Log,
+    /// How the caller's identity is signed for upstreams.
+    pub assertion: Assertion,
     /// Sockets that clients connect to, by name.
     pub listen: BTreeMap<String, Listen>,
     /// Groups of endpoints that requests are forwarded to, by name.
@@ -91,6 +98,7 @@ impl Default for Config {
             state_dir: None,
             admin: Admin::default(),
             log: Log::default(),
+            assertion: Assertion::default(),
             listen: BTreeMap::new(),
             upstream: BTreeMap::new(),
             issuer: BTreeMap::new(),

@@ -7,9 +7,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::auth::Auth;
+use super::csrf::Csrf;
 use super::value::{ByteSize, OneOrMany, Span};
 
-/// What is served where, to whom, and how. Exactly one of `upstream`, `redirect`, `respond`, unless `auth = "deny"`.
+/// What is served where, to whom, and how. Exactly one of `upstream`, `redirect`, `respond`, `publish`, unless
+/// `auth = "deny"`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -45,6 +47,8 @@ pub struct Route {
     pub redirect: Option<Redirect>,
     /// Answer from here.
     pub respond: Option<Respond>,
+    /// Answer with something that the gateway itself has to tell.
+    pub publish: Option<Publish>,
     /// Largest request body.
     #[serde(default = "one_mib")]
     pub max_body: ByteSize,
@@ -53,6 +57,10 @@ pub struct Route {
     pub timeout: Span,
     /// Cross-origin rules. Absent: the backend's own answer stands.
     pub cors: Option<Cors>,
+    /// Guard against requests that other sites make with a session cookie of the visitor: `"on"`, `"off"`, or
+    /// `{ origins = [...] }` for further origins that may.
+    #[serde(default)]
+    pub csrf: Csrf,
     /// What happens to `%2F` in the path.
     #[serde(default)]
     pub encoded_slash: EncodedSlash,
@@ -65,6 +73,12 @@ pub struct Route {
     pub grpc_web: GrpcWeb,
     /// Headers that tell the upstream who the caller is: name to `claim:PATH`, `user`, `org`, `roles`, `email` or `method`. Default: `x-auth-*`.
     pub identity_headers: Option<BTreeMap<String, String>>,
+    /// What becomes of the `Authorization` header towards the upstream.
+    #[serde(default)]
+    pub bearer: Bearer,
+    /// Tell the upstream who the caller is once more, signed, in `x-vestibule-assertion`.
+    #[serde(default)]
+    pub assertion: bool,
     /// Header edits.
     #[serde(default)]
     pub headers: Edits,
@@ -93,6 +107,25 @@ pub struct Respond {
     /// Content type of the body.
     #[serde(default = "plain_text")]
     pub content_type: String,
+}
+
+/// What the gateway itself has to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Publish {
+    /// The key set by which upstreams verify `x-vestibule-assertion`.
+    Jwks,
+}
+
+/// What becomes of the `Authorization` header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Bearer {
+    /// It is passed on: the upstream may verify the token once more.
+    #[default]
+    Forward,
+    /// It ends here.
+    Strip,
 }
 
 /// Which origins may read the answers. The gateway then answers preflights itself and replaces the backend's CORS headers.

@@ -77,7 +77,7 @@ mod tests {
         check(&root, &[]);
         check(&root.key("issuer").key("any name"), &["audiences", "url"]);
         check(&root.key("route").index(7), &["auth"]);
-        check(&root.key("route").index(7).key("auth"), &["any"]);
+        check(&root.key("route").index(7).key("csrf"), &["origins"]);
         let tls = root.key("listen").key("public").key("tls");
         check(&tls, &["certificates"]);
         check(&tls.key("certificates").index(0), &["chain", "key"]);

@@ -5,6 +5,7 @@
 //! Whatever the backend says about origins is replaced, since two answers are as bad as none.
 
 mod compile;
+mod csrf;
 mod origin;
 
 use http::header::{
@@ -16,6 +17,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use smallvec::SmallVec;
 
 use crate::types::{Body, Reason, Rejection, Response};
+
+pub use csrf::{Csrf, Site};
 
 /// The cross-origin rules of one route.
 #[derive(Clone, Debug)]

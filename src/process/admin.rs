@@ -1,15 +1,15 @@
-//! The admin listener: `/metrics`, `/livez`, `/readyz`, `/status`, `POST /reload`. Loopback by default, exact paths, and
+//! The admin listener: `/metrics`, `/livez`, `/readyz`, `/status`, `/jwks.json`, `/decisions/ID`, `POST /reload`. Loopback by default, exact paths, and
 //! closed to browsers: a page of another origin must not be able to drive it.
 
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,6 +28,9 @@ const MAX_CONNECTIONS: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection to the admin listener lives no longer than this; scrapers reconnect.
 const MAX_AGE: Duration = Duration::from_secs(300);
+/// What a command reads of an answer, and how long it waits.
+const MAX_ANSWER: usize = 64 * 1024;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Answer = Response<Full<Bytes>>;
 
@@ -82,7 +85,7 @@ async fn answer(
     match request.uri().path() {
         "/reload" if method == Method::POST => reload(commands).await,
         "/reload" => not_allowed("POST"),
-        path @ ("/metrics" | "/livez" | "/readyz" | "/status") => {
+        path @ ("/metrics" | "/livez" | "/readyz" | "/status" | "/jwks.json") => {
             if method != Method::GET && method != Method::HEAD {
                 return not_allowed("GET, HEAD");
             }
@@ -90,13 +93,18 @@ async fn answer(
                 "/metrics" => metrics(house),
                 "/livez" => text(StatusCode::OK, "alive\n"),
                 "/readyz" => ready(house),
+                "/jwks.json" => key_set(house),
                 _ => status(house),
             }
         }
-        _ => text(
-            StatusCode::NOT_FOUND,
-            "/metrics /livez /readyz /status, POST /reload\n",
-        ),
+        path => match path.strip_prefix("/decisions/") {
+            Some(id) if method == Method::GET => decision(house, id),
+            Some(_) => not_allowed("GET"),
+            None => text(
+                StatusCode::NOT_FOUND,
+                "/metrics /livez /readyz /status /jwks.json /decisions/ID, POST /reload\n",
+            ),
+        },
     }
 }
 
@@ -171,6 +179,53 @@ fn status(house: &House) -> Answer {
             "upstreams": upstreams(&snapshot.samples(clock::now())),
         }),
     )
+}
+
+/// The keys by which upstreams verify assertions.
+fn key_set(house: &House) -> Answer {
+    let Some(signer) = house.shared.snapshot.load().signer.clone() else {
+        return text(StatusCode::NOT_FOUND, "no route has an assertion\n");
+    };
+    let mut response = Response::new(Full::new(signer.key_set()));
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/jwk-set+json"),
+    );
+    response
+}
+
+fn decision(house: &House, id: &str) -> Answer {
+    match house.shared.desk.decisions.find(id) {
+        Some(decision) => json_answer(StatusCode::OK, &decision.to_json()),
+        None => text(
+            StatusCode::NOT_FOUND,
+            "not among the last refusals of this process\n",
+        ),
+    }
+}
+
+/// Asks the admin listener of another process: one GET, for commands.
+///
+/// # Errors
+/// What went wrong, in words.
+pub async fn ask(admin: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), String> {
+    let asked = async {
+        let stream = tokio::net::TcpStream::connect(admin).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        task::spawn("admin question", connection);
+        let request = Request::get(path)
+            .header(HOST, admin.to_string())
+            .body(Empty::<Bytes>::new())?;
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await?;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((head.status, body.to_bytes()))
+    };
+    match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+        Ok(answer) => answer.map_err(|why| why.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
 }
 
 fn upstreams(samples: &Samples) -> Value {

@@ -30,10 +30,11 @@ use crate::exchange::Desk;
 use crate::pipeline::Shared;
 use crate::server::{Drain, Listener};
 use crate::snapshot::Snapshot;
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{AccessLog, Decisions, Metrics};
 use crate::types::body::Gauge;
 use crate::types::clock;
 
+pub use admin::ask;
 pub use bind::Bound;
 pub use reload::Reloaded;
 
@@ -156,6 +157,7 @@ pub fn start(source: Source) -> Result<Running, StartError> {
             desk: Arc::new(Desk {
                 metrics: Arc::clone(&metrics),
                 access_log: access_log.clone(),
+                decisions: Arc::new(Decisions::default()),
             }),
             in_flight: Arc::new(Gauge::default()),
             short_of_memory: AtomicBool::new(false),
@@ -167,6 +169,7 @@ pub fn start(source: Source) -> Result<Running, StartError> {
         listeners: listeners(&config),
         last_reload: Mutex::new(None),
     });
+    house.shared.snapshot.load().save_keys();
     house.metrics.config_in_force(1, clock::wall());
     let bound = sockets.bound();
     let admin_address = admin.local_addr().map_err(StartError::Resource)?;

@@ -32,6 +32,7 @@ pub(super) fn reload(house: &House) -> Result<Reloaded, Vec<ConfigError>> {
     match &outcome {
         Ok(snapshot) => {
             house.shared.snapshot.store(Arc::clone(snapshot));
+            snapshot.save_keys();
             house.access_log.reopen(); // whoever rotated the file asks for this by the same signal
             warn_of_certificates(snapshot);
             house.metrics.config_in_force(snapshot.generation, wall);

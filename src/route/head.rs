@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri, Version};
 
 use super::fields;
@@ -25,8 +25,9 @@ pub struct HeadCaps {
 /// A request's head in canonical form. Cheap to clone: the texts are shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    authority: Authority,
+    authority: HeaderValue,
     host_len: usize,
+    port: Option<u16>,
     target: PathAndQuery,
     encoded_slash: bool,
 }
@@ -47,11 +48,16 @@ impl Head {
         refuse_version(request.version())?;
         let host = fields::inspect(request.headers(), request.version(), caps)?;
         let target = target_of(request.uri(), caps)?;
-        let (authority, host_len) = authority_of(request, host)?;
+        let Place {
+            authority,
+            host_len,
+            port,
+        } = place_of(request, host)?;
         let (target, encoded_slash) = canonical_target(target)?;
         let head = Self {
             authority,
             host_len,
+            port,
             target,
             encoded_slash,
         };
@@ -62,15 +68,19 @@ impl Head {
     /// The host: lower case, without port and trailing dot; an IPv6 address in brackets.
     #[must_use]
     pub fn host(&self) -> &str {
-        self.authority
-            .as_str()
-            .get(..self.host_len)
-            .unwrap_or_default()
+        let text = self.authority.to_str().unwrap_or_default();
+        text.get(..self.host_len).unwrap_or_default()
+    }
+
+    /// The port, if one was sent.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.port
     }
 
     /// The host with the port, if one was sent: what goes upstream.
     #[must_use]
-    pub fn authority(&self) -> &Authority {
+    pub fn authority(&self) -> &HeaderValue {
         &self.authority
     }
 
@@ -109,6 +119,7 @@ impl Head {
             encoded_slash: found.encoded_slash,
             authority: self.authority.clone(),
             host_len: self.host_len,
+            port: self.port,
         })
     }
 
@@ -201,39 +212,43 @@ fn join(path: &str, query: Option<&str>) -> Result<PathAndQuery, Rejection> {
         .map_err(|_| bad_target("the target is no target"))
 }
 
-/// The authority that the request names, and the length of its host.
+/// The authority that the request names.
+struct Place {
+    authority: HeaderValue,
+    host_len: usize,
+    port: Option<u16>,
+}
+
 ///
 /// HTTP/1 must send exactly one Host header, HTTP/2 an `:authority` or a Host header; where both or an absolute form are
 /// there, they must agree: whoever reads only one of them must come to the same place.
-fn authority_of<B>(
-    request: &Request<B>,
-    host: Option<&HeaderValue>,
-) -> Result<(Authority, usize), Rejection> {
+fn place_of<B>(request: &Request<B>, host: Option<&HeaderValue>) -> Result<Place, Rejection> {
     let named = request.uri().authority();
     if host.is_none() && (named.is_none() || request.version() != Version::HTTP_2) {
         return Err(bad_host("no host"));
     }
     let from_header = host.map(parse_header).transpose()?;
-    let Some(named) = named else {
-        let found = from_header.ok_or_else(|| bad_host("no host"))?;
-        return finish(&found, None);
+    let from_target = match named {
+        Some(named) => Some(HostPort::parse(named.as_str()).ok_or_else(malformed_host)?),
+        None => None,
     };
-    let found = HostPort::parse(named.as_str()).ok_or_else(malformed_host)?;
-    if from_header.is_some_and(|header| header != found) {
-        return Err(bad_host("the Host header differs from the authority"));
-    }
-    finish(&found, Some(named))
-}
-
-fn finish(
-    found: &HostPort<'_>,
-    named: Option<&Authority>,
-) -> Result<(Authority, usize), Rejection> {
-    let authority = match named {
-        Some(named) if found.is_spelt(named.as_str()) => named.clone(),
-        _ => found.to_authority().ok_or_else(malformed_host)?,
+    let found = match (&from_header, &from_target) {
+        (Some(header), Some(target)) if header != target => {
+            return Err(bad_host("the Host header differs from the authority"));
+        }
+        (_, Some(found)) | (Some(found), None) => found,
+        (None, None) => return Err(bad_host("no host")),
     };
-    Ok((authority, found.host.len()))
+    // The field as it was sent, if that is how we would spell it: a reference more, and no copy.
+    let authority = match host {
+        Some(sent) if found.is_spelt(sent.as_bytes()) => sent.clone(),
+        _ => found.to_value().ok_or_else(malformed_host)?,
+    };
+    Ok(Place {
+        authority,
+        host_len: found.host.len(),
+        port: found.port,
+    })
 }
 
 fn parse_header(value: &HeaderValue) -> Result<HostPort<'_>, Rejection> {

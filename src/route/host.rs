@@ -3,15 +3,15 @@
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-use http::uri::Authority;
+use http::HeaderValue;
 
 /// An authority, taken apart and made canonical.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HostPort<'a> {
     /// A name, an IPv4 address, or an IPv6 address in brackets.
     pub(super) host: Cow<'a, str>,
-    /// The port as digits.
-    pub(super) port: Option<&'a str>,
+    /// The port.
+    pub(super) port: Option<u16>,
 }
 
 impl<'a> HostPort<'a> {
@@ -25,25 +25,25 @@ impl<'a> HostPort<'a> {
             (canonical_name(name)?, port)
         };
         let port = match port.strip_prefix(':') {
-            Some(digits) => Some(digits).filter(|digits| is_port(digits))?.into(),
+            Some(digits) => Some(port_of(digits)?),
             None if port.is_empty() => None,
             None => return None,
         };
         Some(Self { host, port })
     }
 
-    /// The authority to send upstream; `None` only for what [`HostPort::parse`] would not have let through.
-    pub(super) fn to_authority(&self) -> Option<Authority> {
+    /// The text to send upstream; `None` only for what [`HostPort::parse`] would not have let through.
+    pub(super) fn to_value(&self) -> Option<HeaderValue> {
         match self.port {
-            Some(port) => Authority::try_from(format!("{}:{port}", self.host)).ok(),
-            None => Authority::try_from(self.host.as_ref()).ok(),
+            Some(port) => HeaderValue::try_from(format!("{}:{port}", self.host)).ok(),
+            None => HeaderValue::from_str(&self.host).ok(),
         }
     }
 
-    /// Whether `text`, from which this was read, is spelt like this already.
-    pub(super) fn is_spelt(&self, text: &str) -> bool {
-        let port = self.port.map_or(0, |port| port.len() + 1);
-        self.host.len() + port == text.len() && text.starts_with(self.host.as_ref())
+    /// Whether `text`, from which this was read, is spelt like this already. Ports have one spelling.
+    pub(super) fn is_spelt(&self, text: &[u8]) -> bool {
+        let port = self.port.map_or(0, |port| 2 + port.ilog10() as usize);
+        self.host.len() + port == text.len() && text.starts_with(self.host.as_bytes())
     }
 }
 
@@ -90,31 +90,31 @@ fn canonical_v6(text: &str) -> Option<Cow<'_, str>> {
     })
 }
 
-fn is_port(digits: &str) -> bool {
-    !digits.starts_with('0')
-        && digits.bytes().all(|digit| digit.is_ascii_digit())
-        && digits.parse::<u16>().is_ok()
+/// Never 0, and without zeros in front.
+fn port_of(digits: &str) -> Option<u16> {
+    let plain = !digits.starts_with('0') && digits.bytes().all(|digit| digit.is_ascii_digit());
+    digits.parse().ok().filter(|_| plain)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(text: &str, host: &str, port: Option<&str>) {
+    fn check(text: &str, host: &str, port: Option<u16>) {
         let found = HostPort::parse(text).unwrap_or_else(|| panic!("{text}"));
         assert_eq!((found.host.as_ref(), found.port), (host, port), "{text}");
-        let authority = found.to_authority().unwrap_or_else(|| panic!("{text}"));
-        assert!(found.is_spelt(authority.as_str()), "{text}");
+        let value = found.to_value().unwrap_or_else(|| panic!("{text}"));
+        assert!(found.is_spelt(value.as_bytes()), "{text}");
     }
 
     #[test]
     fn hosts_have_one_spelling() {
         check("example.com", "example.com", None);
         check("Example.COM.", "example.com", None);
-        check("EXAMPLE.com.:8443", "example.com", Some("8443"));
-        check("10.0.0.1:80", "10.0.0.1", Some("80"));
+        check("EXAMPLE.com.:8443", "example.com", Some(8443));
+        check("10.0.0.1:80", "10.0.0.1", Some(80));
         check("my_host", "my_host", None);
-        check("[::1]:8080", "[::1]", Some("8080"));
+        check("[::1]:8080", "[::1]", Some(8080));
         check("[0:0:0:0:0:0:0:1]", "[::1]", None);
         check("[2001:DB8::A]", "[2001:db8::a]", None);
     }
@@ -165,7 +165,7 @@ mod tests {
     fn a_canonical_host_is_borrowed() {
         let text = "auth.example.com:8443";
         let found = HostPort::parse(text).unwrap();
-        assert!(matches!(found.host, Cow::Borrowed(_)) && found.is_spelt(text));
-        assert!(!HostPort::parse("a.").unwrap().is_spelt("a."));
+        assert!(matches!(found.host, Cow::Borrowed(_)) && found.is_spelt(text.as_bytes()));
+        assert!(!HostPort::parse("a.").unwrap().is_spelt(b"a."));
     }
 }

@@ -31,7 +31,7 @@ use super::streams::Streams;
 use super::watch::{Verdict, Watch};
 use super::{Drain, Event, Handler, Listener};
 use crate::snapshot::ListenerLimits;
-use crate::types::{ConnFacts, Protocol, Scheme, clock};
+use crate::types::{ConnFacts, Protocol, Scheme, address_text, clock};
 
 /// A connection that was just accepted.
 pub(super) struct Arrival<H> {
@@ -135,6 +135,7 @@ impl Facts {
             listener: self.listener.id,
             listener_name: Arc::clone(&self.listener.name),
             peer: self.peer,
+            peer_text: address_text(self.peer.ip()),
             local: self.local,
             scheme,
             protocol,

@@ -14,12 +14,12 @@ use crate::types::{ConnFacts, Rejection};
 impl Handler for Gateway {
     type Body = Ledger;
 
-    async fn handle(
+    fn handle(
         self: Arc<Self>,
         conn: Arc<ConnFacts>,
         request: http::Request<Incoming>,
-    ) -> http::Response<Ledger> {
-        pipeline::handle(&self, conn, request).await
+    ) -> impl Future<Output = http::Response<Ledger>> + Send {
+        pipeline::handle(self, conn, request)
     }
 
     fn refuse(&self, conn: &Arc<ConnFacts>, why: Rejection) -> http::Response<Ledger> {

@@ -41,7 +41,7 @@ pub(super) enum Verdict {
     Drop(Event),
 }
 
-/// Everything that deadlines depend on. As long as it is the same no deadline has come nearer.
+/// Everything that deadlines depend on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Look {
     open: bool,
@@ -51,6 +51,15 @@ struct Look {
     blocked: Option<u64>,
     worn: bool,
     draining: bool,
+}
+
+impl Look {
+    /// Whether a deadline may have come nearer since `before`. That an exchange began or ended brings none: while one is
+    /// under way, the next look is due no later than the patience that begins with its end (see [`Watch::nearest`]).
+    fn brings_nearer(self, before: Self) -> bool {
+        let without_exchanges = |look: Self| (look.head, look.blocked, look.worn, look.draining);
+        without_exchanges(self) != without_exchanges(before)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +100,7 @@ impl Watch {
         mut timer: Pin<&mut Sleep>,
     ) -> Poll<Verdict> {
         let look = self.look(stage);
-        if self.armed && look == self.seen && !timer.is_elapsed() {
+        if self.armed && !look.brings_nearer(self.seen) && !timer.is_elapsed() {
             return Poll::Pending;
         }
         loop {

@@ -13,13 +13,13 @@ use crate::authn::{Authn, Authorities};
 use crate::authz;
 use crate::client_ip::Trust;
 use crate::config::{self, Auth, Config, ConfigError, KeyPath, Problems};
-use crate::cors::Cors;
+use crate::cors::{Cors, Csrf};
 use crate::limit::Limit;
 use crate::route::{HeadCaps, RouteMatch, Table};
 use crate::telemetry::metrics::AuthMetrics;
 use crate::telemetry::{Metrics, log};
 use crate::tls;
-use crate::transform::{IdentityNames, Plan};
+use crate::transform::{IdentityNames, Plan, Signer};
 use crate::upstream::Cluster;
 
 impl Snapshot {
@@ -69,7 +69,15 @@ impl Compiler<'_> {
             self.problems,
         );
         let listeners = self.listeners(&limits);
-        let routes = self.routes(&listeners, &limits, &clusters, &authorities);
+        let signer = self.signer();
+        let shared = Parts {
+            listeners: &listeners,
+            limits: &limits,
+            clusters: &clusters,
+            authorities: &authorities,
+            signer: signer.as_ref(),
+        };
+        let routes = self.routes(&shared);
         Snapshot {
             generation: self.previous.map_or(1, |previous| previous.generation + 1),
             identity: IdentityNames::compile(self.config),
@@ -81,7 +89,15 @@ impl Compiler<'_> {
             clusters,
             authorities,
             limits,
+            signer,
         }
+    }
+
+    fn signer(&mut self) -> Option<Arc<Signer>> {
+        let previous = self.previous.and_then(|previous| previous.signer.as_ref());
+        Signer::is_needed(self.config)
+            .then(|| Signer::compile(self.config, previous, self.problems))
+            .flatten()
     }
 
     fn demand_something_to_serve(&mut self) {
@@ -279,13 +295,7 @@ impl Compiler<'_> {
         found
     }
 
-    fn routes(
-        &mut self,
-        listeners: &[Listener],
-        limits: &BTreeMap<String, Arc<Limit>>,
-        clusters: &BTreeMap<String, Arc<Cluster>>,
-        authorities: &Authorities,
-    ) -> Vec<(RouteMatch, Arc<Policy>)> {
+    fn routes(&mut self, parts: &Parts<'_>) -> Vec<(RouteMatch, Arc<Policy>)> {
         let names: Vec<Arc<str>> = self
             .config
             .listen
@@ -304,13 +314,7 @@ impl Compiler<'_> {
                 );
             }
             let matching = RouteMatch::compile(route, &path, &names, self.problems);
-            let parts = Parts {
-                listeners,
-                limits,
-                clusters,
-                authorities,
-            };
-            let policy = self.policy(&name, route, &path, &parts);
+            let policy = self.policy(&name, route, &path, parts);
             routes.extend(matching.zip(policy.map(Arc::new)));
         }
         routes
@@ -331,11 +335,14 @@ impl Compiler<'_> {
             self.problems,
         );
         let authz = authz::Rules::compile(route, path, self.problems);
-        let transform = Plan::compile(route, path, self.problems);
+        let transform = Plan::compile(route, path, self.problems)
+            .and_then(|plan| self.asserting(plan, route, path, parts));
         let cors = match &route.cors {
             Some(cors) => Some(Cors::compile(cors, route, &path.key("cors"), self.problems)),
             None => None,
         };
+        let guard = cors.as_ref().and_then(Option::as_ref);
+        let csrf = Csrf::compile(route, guard, path, self.problems);
         let action = self.action(route, path, parts);
         let limits = self.named_limits(&route.limits, &path.key("limits"), parts.limits);
         let (late, early): (Vec<_>, Vec<_>) = limits
@@ -349,6 +356,7 @@ impl Compiler<'_> {
                 Some(cors) => Some(cors?),
                 None => None,
             },
+            csrf: csrf?,
             transform: transform?,
             action: action?,
             timeout: route.timeout.0,
@@ -370,12 +378,34 @@ impl Compiler<'_> {
         })
     }
 
+    fn asserting(
+        &mut self,
+        plan: Plan,
+        route: &config::Route,
+        path: &KeyPath,
+        parts: &Parts<'_>,
+    ) -> Option<Plan> {
+        if !route.assertion {
+            return Some(plan);
+        }
+        let Some(upstream) = &route.upstream else {
+            self.problems.push(
+                &path.key("assertion"),
+                "a route without `upstream` has nobody to tell",
+            );
+            return None;
+        };
+        // A signer that is missing has been complained about.
+        let signer = parts.signer?;
+        Some(plan.asserting(Arc::clone(signer), upstream))
+    }
+
     fn auth_metrics(&self, auth: &Auth) -> Box<[(Arc<str>, Arc<AuthMetrics>)]> {
         let Auth::Rules(rules) = auth else {
             return Box::default();
         };
         let handle = |name: &String| (Arc::from(name.as_str()), self.metrics.auth(name));
-        rules.any.iter().map(handle).collect()
+        rules.vouchers().map(handle).collect()
     }
 
     fn action(
@@ -388,12 +418,15 @@ impl Compiler<'_> {
             route.upstream.is_some(),
             route.redirect.is_some(),
             route.respond.is_some(),
+            route.publish.is_some(),
         ];
         let given = given.into_iter().filter(|given| *given).count();
         if route.auth == Auth::Deny {
             if given > 0 {
-                self.problems
-                    .push(path, "a closed route has no upstream, redirect or respond");
+                self.problems.push(
+                    path,
+                    "a closed route has no upstream, redirect, respond or publish",
+                );
             }
             return Some(Action::Answer(Answer::text(
                 StatusCode::NOT_FOUND,
@@ -404,7 +437,7 @@ impl Compiler<'_> {
         if given != 1 {
             self.problems.push(
                 path,
-                "a route needs exactly one of `upstream`, `redirect`, `respond`",
+                "a route needs exactly one of `upstream`, `redirect`, `respond`, `publish`",
             );
             return None;
         }
@@ -413,6 +446,9 @@ impl Compiler<'_> {
         }
         if let Some(redirect) = &route.redirect {
             return self.redirect(redirect, &path.key("redirect"));
+        }
+        if let Some(config::Publish::Jwks) = route.publish {
+            return Some(Action::Answer(Answer::key_set(parts.signer?.key_set())));
         }
         route
             .respond
@@ -483,6 +519,7 @@ struct Parts<'a> {
     limits: &'a BTreeMap<String, Arc<Limit>>,
     clusters: &'a BTreeMap<String, Arc<Cluster>>,
     authorities: &'a Authorities,
+    signer: Option<&'a Arc<Signer>>,
 }
 
 /// The name of a route: its own, or one made from what it matches, or from its position.

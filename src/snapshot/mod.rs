@@ -4,6 +4,7 @@
 //! previous snapshot by name where its configuration is unchanged.
 
 mod compile;
+mod explain;
 mod limits;
 mod listener;
 mod policy;
@@ -19,10 +20,11 @@ use crate::limit::Limit;
 use crate::route::Table;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::tls;
-use crate::transform::IdentityNames;
+use crate::transform::{IdentityNames, Signer};
 use crate::types::{Reason, Rejection};
 use crate::upstream::Cluster;
 
+pub use explain::{Step, Verdict};
 pub use limits::ListenerLimits;
 pub use listener::Listener;
 pub use policy::{Action, Answer, Policy};
@@ -47,6 +49,8 @@ pub struct Snapshot {
     pub authorities: Authorities,
     /// Limits by name.
     pub limits: BTreeMap<String, Arc<Limit>>,
+    /// Who signs assertions, where a route needs one.
+    pub signer: Option<Arc<Signer>>,
     /// Most exchanges in flight in the process.
     pub max_in_flight: u32,
     unrouted: Arc<RouteMetrics>,
@@ -69,6 +73,13 @@ impl Snapshot {
         self.listeners
             .get(position)
             .map_or(&self.unrouted, |listener| &listener.unrouted)
+    }
+
+    /// Writes down keys that were made for this snapshot. To be called once it is in force.
+    pub fn save_keys(&self) {
+        if let Some(Err(error)) = self.signer.as_ref().map(|signer| signer.save()) {
+            tracing::warn!(%error, "the assertion key cannot be kept; a restart makes another one");
+        }
     }
 
     /// How the listener `name` terminates TLS.

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use http::{Method, StatusCode};
 
 use super::Listener;
 use crate::authn::Authn;
 use crate::authz;
 use crate::client_ip::Client;
 use crate::config::EncodedSlash;
-use crate::cors::Cors;
+use crate::cors::{Cors, Csrf, Site};
 use crate::limit::{KeyInputs, Limit};
 use crate::route::Head;
 use crate::telemetry::metrics::{AuthMetrics, RouteMetrics, UpstreamMetrics};
@@ -32,6 +32,8 @@ pub struct Policy {
     pub authz: authz::Rules,
     /// Cross-origin rules; absent: the backend's own stand.
     pub cors: Option<Cors>,
+    /// The guard against requests of other sites; absent: off.
+    pub csrf: Option<Csrf>,
     /// What happens to the request and the response on their way.
     pub transform: Plan,
     /// Where the request goes.
@@ -119,6 +121,37 @@ impl Policy {
             return Err(Rejection::new(Reason::BodyTooLarge));
         }
         Ok(())
+    }
+
+    /// The limits of the route.
+    pub fn limits(&self) -> impl Iterator<Item = &Arc<Limit>> {
+        self.early_limits.iter().chain(&self.late_limits)
+    }
+
+    /// Refuses what a page of another site made the browser of a session's user send.
+    ///
+    /// # Errors
+    /// `CsrfRefused`.
+    pub fn check_csrf(
+        &self,
+        principal: &Principal,
+        client: &Client,
+        head: &Head,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<(), Rejection> {
+        let Some(csrf) = &self.csrf else {
+            return Ok(());
+        };
+        if !self.authn.is_by_cookie(principal) {
+            return Ok(());
+        }
+        let site = Site {
+            scheme: client.scheme,
+            // A host is ASCII; nobody has the empty one for an origin.
+            authority: head.authority().to_str().unwrap_or_default(),
+        };
+        csrf.check(method, headers, site)
     }
 
     /// Limits on what is known before authentication.
@@ -225,6 +258,20 @@ impl Answer {
             status,
             headers: HeaderMap::from_iter([(LOCATION, to)]),
             body: Bytes::new(),
+        }
+    }
+
+    pub(super) fn key_set(body: Bytes) -> Self {
+        let fields = [
+            (CONTENT_TYPE, "application/jwk-set+json"),
+            // Upstreams learn a new key soon; one that is unknown to them makes them ask earlier.
+            (CACHE_CONTROL, "public, max-age=300"),
+        ];
+        let fields = fields.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        Self {
+            status: StatusCode::OK,
+            headers: HeaderMap::from_iter(fields),
+            body,
         }
     }
 

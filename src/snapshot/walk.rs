@@ -3,19 +3,27 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, Version};
+use http::{HeaderName, HeaderValue, Request, Version};
 
-use super::Snapshot;
+use super::{Listener, Policy, Snapshot};
+use crate::authn::Issuer;
 use crate::config::Test;
 use crate::route::Head;
-use crate::types::{ConnFacts, Protocol, Rejection, Scheme};
+use crate::types::{ConnFacts, Protocol, Rejection, Scheme, address_text};
 
 /// A request that nobody sent.
 #[derive(Debug)]
 pub struct Walk {
-    request: Request<()>,
+    pub(super) request: Request<()>,
     scheme: Scheme,
     client: IpAddr,
+}
+
+/// Where a request arrives.
+#[derive(Debug)]
+pub(super) struct Place<'s> {
+    pub(super) listener: &'s Listener,
+    pub(super) conn: ConnFacts,
 }
 
 impl Walk {
@@ -55,7 +63,31 @@ impl Walk {
             .unwrap_or_else(|why| why.reason().code().to_owned())
     }
 
-    fn route(&self, snapshot: &Snapshot) -> Result<String, Rejection> {
+    /// Adds a header.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn send(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| format!("`{name}` is no header name"))?;
+        let value = HeaderValue::from_str(value)
+            .map_err(|_| format!("the value of `{name}` cannot be sent"))?;
+        self.request.headers_mut().append(name, value);
+        Ok(())
+    }
+
+    /// The issuers that a token of the request may come from, if it finds a route.
+    #[must_use]
+    pub fn issuers(&self, snapshot: &Snapshot) -> Vec<Arc<Issuer>> {
+        let found = self.find(snapshot);
+        let policy = found.ok().map(|(policy, _)| policy);
+        policy.map_or_else(Vec::new, |policy| {
+            policy.authn.all_issuers().cloned().collect()
+        })
+    }
+
+    /// Where the request arrives: on the first listener of its scheme.
+    pub(super) fn place<'s>(&self, snapshot: &'s Snapshot) -> Result<Place<'s>, Rejection> {
         let wants_tls = self.scheme == Scheme::Https;
         let position = snapshot
             .listeners
@@ -68,16 +100,26 @@ impl Walk {
             listener: position,
             listener_name: Arc::clone(&listener.name),
             peer,
+            peer_text: address_text(self.client),
             local: peer,
             scheme: self.scheme,
             protocol: Protocol::Http2,
             server_name: None,
         };
-        let head = Head::of(&self.request, &conn, &listener.caps)?;
-        let headers: &HeaderMap = self.request.headers();
-        let policy = snapshot
-            .routes
-            .find(position, &head, self.request.method(), headers)?;
+        Ok(Place { listener, conn })
+    }
+
+    fn find<'s>(&self, snapshot: &'s Snapshot) -> Result<(&'s Arc<Policy>, Head), Rejection> {
+        let place = self.place(snapshot)?;
+        let head = Head::of(&self.request, &place.conn, &place.listener.caps)?;
+        let (method, headers) = (self.request.method(), self.request.headers());
+        let position = place.conn.listener;
+        let policy = snapshot.routes.find(position, &head, method, headers)?;
+        Ok((policy, head))
+    }
+
+    fn route(&self, snapshot: &Snapshot) -> Result<String, Rejection> {
+        let (policy, head) = self.find(snapshot)?;
         policy.check_head(&head)?;
         Ok(policy.name.to_string())
     }

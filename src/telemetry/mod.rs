@@ -2,6 +2,7 @@
 //! handed to threads of their own and dropped, counted, when those cannot keep up.
 
 pub mod access_log;
+pub mod decisions;
 pub mod log;
 pub mod metrics;
 
@@ -10,5 +11,6 @@ mod labels;
 mod stamp;
 
 pub use access_log::{AccessLog, Outcome, Record};
+pub use decisions::{Decision, Decisions};
 pub use guard::Guard;
 pub use metrics::{Metrics, Samples};

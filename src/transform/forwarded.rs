@@ -4,15 +4,13 @@
 //! `Forwarded` is dropped and not written: ZITADEL reads it before the Host, so a second spelling of the same facts could
 //! only ever disagree with the first.
 
-use std::net::IpAddr;
-
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 
 use super::Facts;
 use super::names::{folds_to, folds_to_start, remove_where};
 use crate::client_ip::Client;
 use crate::route::Head;
-use crate::types::{Reason, Rejection, Scheme};
+use crate::types::{Scheme, address_text};
 
 /// Whole families. `x-forwarded` has its ancient form without a tail.
 const PREFIXES: [&str; 4] = ["x-forwarded", "forwarded", "x-original-", "x-envoy-"];
@@ -71,10 +69,10 @@ pub(super) fn is_written(name: &str) -> bool {
 }
 
 /// Removes what the client or a proxy in front said, then says what we know. `Host` is written too, from the same value.
-pub(super) fn rewrite(headers: &mut HeaderMap, facts: &Facts<'_>) -> Result<(), Rejection> {
+pub(super) fn rewrite(headers: &mut HeaderMap, facts: &Facts<'_>) {
     remove_where(headers, |name| is_forwarding(name.as_str()));
-    let host = host_value(headers, facts.head)?;
-    let address = address_value(facts.client.ip.address())?;
+    let host = facts.head.authority().clone();
+    let address = address_value(facts);
     headers.insert(FORWARDED_FOR, address.clone());
     headers.insert(REAL_IP, address);
     headers.insert(FORWARDED_PROTO, proto_value(facts.client));
@@ -82,22 +80,16 @@ pub(super) fn rewrite(headers: &mut HeaderMap, facts: &Facts<'_>) -> Result<(), 
     headers.insert(FORWARDED_HOST, host.clone());
     headers.insert(HOST, host);
     headers.insert(REQUEST_ID, facts.request_id.clone());
-    Ok(())
 }
 
-/// The authority as a header value; the one that the client sent, if it is the same text.
-fn host_value(headers: &HeaderMap, head: &Head) -> Result<HeaderValue, Rejection> {
-    let authority = head.authority().as_str();
-    match headers.get(HOST) {
-        Some(sent) if sent == authority => Ok(sent.clone()),
-        _ => HeaderValue::from_str(authority)
-            .map_err(|_| Rejection::because(Reason::Internal, "the host is no header value")),
+/// Nearly always the peer is the client, and its address is written already.
+fn address_value(facts: &Facts<'_>) -> HeaderValue {
+    let address = facts.client.ip.address();
+    if address == facts.conn.peer.ip() {
+        facts.conn.peer_text.clone()
+    } else {
+        address_text(address)
     }
-}
-
-fn address_value(address: IpAddr) -> Result<HeaderValue, Rejection> {
-    HeaderValue::try_from(address.to_string())
-        .map_err(|_| Rejection::because(Reason::Internal, "the address is no header value"))
 }
 
 fn proto_value(client: &Client) -> HeaderValue {
@@ -106,7 +98,7 @@ fn proto_value(client: &Client) -> HeaderValue {
 
 /// The port of the URL that the client used.
 fn port_value(head: &Head, client: &Client) -> HeaderValue {
-    match (head.authority().port_u16(), client.scheme) {
+    match (head.port(), client.scheme) {
         (Some(port), _) => HeaderValue::from(port),
         (None, Scheme::Http) => HeaderValue::from_static("80"),
         (None, Scheme::Https) => HeaderValue::from_static("443"),

@@ -3,7 +3,7 @@
 //!
 //! Framing is not repaired here: `Content-Length` stays, `Transfer-Encoding` goes and the next connection frames anew.
 
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE};
+use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE, TRAILER};
 use smallvec::SmallVec;
 
 use super::forwarded;
@@ -16,7 +16,7 @@ use crate::types::Dialect;
 /// `Upgrade`, `Expect` and `Transfer-Encoding` are gone afterwards; who judges them does so before.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, dialect: Dialect) {
     let takes_trailers = dialect == Dialect::Grpc && takes_trailers(headers);
-    strip(headers, dialect);
+    strip(headers, |_| dialect);
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -24,13 +24,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, dialect: Dialect) {
 
 /// Drops the hop-by-hop fields of a response.
 pub(super) fn strip_response(headers: &mut HeaderMap) {
-    strip(headers, Dialect::of(headers));
+    strip(headers, Dialect::of);
 }
 
-fn strip(headers: &mut HeaderMap, dialect: Dialect) {
+fn strip(headers: &mut HeaderMap, dialect: impl FnOnce(&HeaderMap) -> Dialect) {
     strip_listed(headers);
+    let keeps_trailer = headers.contains_key(TRAILER) && dialect(headers) == Dialect::Grpc;
     remove_where(headers, |name| {
-        is_hop_by_hop(name.as_str()) && !(name == "trailer" && dialect == Dialect::Grpc)
+        is_hop_by_hop(name.as_str()) && !(keeps_trailer && *name == TRAILER)
     });
 }
 

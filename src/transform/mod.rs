@@ -7,6 +7,8 @@
 //! Not here: who the client is (`client_ip`), who the caller is (`authn`), cross-origin headers (`cors`), the choice of
 //! endpoint, protocol and upgrade (`upstream`).
 
+pub mod assertion;
+
 mod compile;
 mod cookies;
 mod forwarded;
@@ -23,13 +25,16 @@ pub mod grpc_web;
 #[cfg(test)]
 mod tests;
 
+use std::time::SystemTime;
+
 use http::Uri;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use crate::client_ip::Client;
 use crate::route::Head;
-use crate::types::{Dialect, Principal, Rejection, Request, Response};
+use crate::types::{ConnFacts, Dialect, Principal, Rejection, Request, Response};
 
+pub use assertion::Signer;
 pub use hop_by_hop::strip_hop_by_hop;
 pub use identity::IdentityNames;
 
@@ -38,6 +43,8 @@ pub use identity::IdentityNames;
 pub struct Plan {
     rewrite: rewrite::Rewrite,
     identity: identity_headers::IdentityHeaders,
+    assertion: Option<assertion::Assertion>,
+    strips_bearer: bool,
     request: headers::Edits,
     response: headers::Edits,
     translates_grpc_web: bool,
@@ -46,6 +53,8 @@ pub struct Plan {
 /// What a [`Plan`] says to the upstream about a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
+    /// Over which connection.
+    pub conn: &'a ConnFacts,
     /// Who calls.
     pub principal: &'a Principal,
     /// From where.
@@ -54,6 +63,8 @@ pub struct Facts<'a> {
     pub head: &'a Head,
     /// Our name for the exchange.
     pub request_id: &'a HeaderValue,
+    /// Tells the time, where it is needed.
+    pub wall: fn() -> SystemTime,
 }
 
 impl Plan {
@@ -71,17 +82,20 @@ impl Plan {
     /// The headers must have been through [`IdentityNames::strip`] and [`strip_hop_by_hop`] already.
     ///
     /// # Errors
-    /// `TokenClaims` when the caller's identity cannot be sent unchanged.
-    pub fn request(
-        &self,
-        parts: &mut http::request::Parts,
-        facts: &Facts<'_>,
-    ) -> Result<(), Rejection> {
-        forwarded::rewrite(&mut parts.headers, facts)?;
-        cookies::join(&mut parts.headers)?;
-        self.identity.write(&mut parts.headers, facts.principal)?;
-        self.request.apply(&mut parts.headers);
-        parts.uri = Uri::from(facts.head.path_and_query().clone());
+    /// `TokenClaims` when the caller's identity cannot be sent unchanged, or not in a header.
+    pub fn request(&self, request: &mut Request, facts: &Facts<'_>) -> Result<(), Rejection> {
+        let headers = request.headers_mut();
+        forwarded::rewrite(headers, facts);
+        cookies::join(headers)?;
+        self.identity.write(headers, facts.principal)?;
+        if let Some(assertion) = &self.assertion {
+            assertion.write(headers, facts.principal, (facts.wall)())?;
+        }
+        if self.strips_bearer {
+            headers.remove(AUTHORIZATION);
+        }
+        self.request.apply(headers);
+        *request.uri_mut() = Uri::from(facts.head.path_and_query().clone());
         Ok(())
     }
 
@@ -102,12 +116,13 @@ impl Plan {
     ///
     /// # Errors
     /// See [`grpc_web::request()`].
-    pub fn request_body(&self, request: Request, dialect: Dialect) -> Result<Request, Rejection> {
+    pub fn request_body(&self, request: &mut Request, dialect: Dialect) -> Result<(), Rejection> {
         if self.translates_grpc_web && grpc_web::speaks(dialect) {
-            grpc_web::request(request, dialect)
+            *request = grpc_web::request(std::mem::take(request), dialect)?;
         } else {
-            Ok(trailers::admit(request, dialect))
+            trailers::admit(request, dialect);
         }
+        Ok(())
     }
 
     /// Makes the body of a response what the client may see; the other direction of [`Plan::request_body`]. `dialect` is

@@ -36,8 +36,14 @@ pub(super) fn folds_to_start(name: &str, start: &str) -> bool {
 
 /// Removes every header whose name `unwanted` says yes to. Allocates nothing unless many are removed.
 pub(super) fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    // Nearly always there is nothing to remove.
+    let mut names = headers.keys();
+    let Some(first) = names.find(|name| unwanted(name)) else {
+        return;
+    };
     let mut removed = SmallVec::<[HeaderName; 4]>::new();
-    removed.extend(headers.keys().filter(|name| unwanted(name)).cloned());
+    removed.push(first.clone());
+    removed.extend(names.filter(|name| unwanted(name)).cloned());
     for name in removed {
         headers.remove(name);
     }

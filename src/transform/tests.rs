@@ -16,6 +16,7 @@ pub(super) fn conn() -> ConnFacts {
         listener: 0,
         listener_name: Arc::from("public"),
         peer: "198.51.100.1:40000".parse().unwrap(),
+        peer_text: HeaderValue::from_static("198.51.100.1"),
         local: "192.0.2.1:8443".parse().unwrap(),
         scheme: Scheme::Https,
         protocol: Protocol::Http1,
@@ -90,20 +91,19 @@ impl Case {
         let plan = plan.unwrap_or_else(|| panic!("{:?}", problems.into_errors()));
 
         let head = head(self.url);
-        let host = head.authority().as_str().to_owned();
-        let (mut parts, ()) = http::Request::get(self.url)
-            .header(HOST, host)
-            .body(())
-            .unwrap()
-            .into_parts();
+        let mut request = http::Request::get(self.url)
+            .header(HOST, head.authority())
+            .body(Body::empty())
+            .unwrap();
+        let headers = request.headers_mut();
         for (name, value) in &self.sent {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-            parts.headers.append(name, HeaderValue::from_static(value));
+            headers.append(name, HeaderValue::from_static(value));
         }
 
-        IdentityNames::compile(&config).strip(&mut parts.headers);
-        let dialect = Dialect::of(&parts.headers);
-        strip_hop_by_hop(&mut parts.headers, dialect);
+        IdentityNames::compile(&config).strip(headers);
+        let dialect = Dialect::of(headers);
+        strip_hop_by_hop(headers, dialect);
         let rewritten = plan.rewrite(&head).map_err(|why| why.reason())?;
         let client = Client {
             ip: ClientIp::new(self.client.parse().unwrap()),
@@ -111,14 +111,16 @@ impl Case {
             via_trusted: false,
         };
         let facts = Facts {
+            conn: &conn(),
             principal: &self.principal,
             client: &client,
             head: rewritten.as_ref().unwrap_or(&head),
             request_id: &HeaderValue::from_static("id-1"),
+            wall: || std::time::SystemTime::UNIX_EPOCH,
         };
-        plan.request(&mut parts, &facts)
+        plan.request(&mut request, &facts)
             .map_err(|why| why.reason())?;
-        Ok(parts)
+        Ok(request.into_parts().0)
     }
 
     /// What the upstream sees, sorted by name.
@@ -414,12 +416,12 @@ fn grpc_web_is_translated_only_where_the_route_says_so() {
         let config: Config = toml::from_str(&text).unwrap();
         let plan = Plan::compile(&config.route[0], &KeyPath::root(), &mut Problems::default());
         let plan = plan.unwrap();
-        let request = http::Request::post("/")
+        let mut request = http::Request::post("/")
             .header("content-type", sent)
             .body(Body::full("x"))
             .unwrap();
         let dialect = Dialect::of(request.headers());
-        let request = plan.request_body(request, dialect).unwrap();
+        plan.request_body(&mut request, dialect).unwrap();
         assert_eq!(request.headers()["content-type"], expected, "{lines}");
         let mut response = http::Response::new(Body::empty());
         let grpc = HeaderValue::from_static("application/grpc");

@@ -26,6 +26,8 @@ use super::clock;
 pub struct Body {
     source: Source,
     guard: Option<Box<Guard>>,
+    /// Becomes a guard at the first wait.
+    patience: Option<Duration>,
     filter: Option<Box<Filtering>>,
     lease: Option<Box<dyn Lease>>,
     in_flight: Option<InFlight>,
@@ -240,6 +242,7 @@ impl Body {
         Self {
             source,
             guard: None,
+            patience: None,
             filter: None,
             lease: None,
             in_flight: None,
@@ -260,6 +263,13 @@ impl Body {
             waiting: false,
         }));
         Some(fate)
+    }
+
+    /// Bounds the wait for each frame, and nothing else. Most answers are there at once: only a wait costs something.
+    #[must_use]
+    pub fn patient(mut self, idle: Duration) -> Self {
+        self.patience = Some(idle);
+        self
     }
 
     /// Passes every frame through `filter`; the length is unknown from then on.
@@ -345,6 +355,16 @@ impl Body {
             }
             Source::Incoming(incoming) => http_body::Body::poll_frame(Pin::new(incoming), cx),
         };
+        if polled.is_pending()
+            && let Some(idle) = self.patience.take()
+        {
+            self.guard(Bounds {
+                max_bytes: u64::MAX,
+                idle,
+                min_rate: 0,
+                grace: Duration::ZERO,
+            });
+        }
         self.note_end(&polled);
         let frame = match (polled, &mut self.guard) {
             (Poll::Pending, None) => return Poll::Pending,

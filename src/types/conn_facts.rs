@@ -1,7 +1,9 @@
 //! What is known of a connection before its first request.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+use http::HeaderValue;
 
 /// The facts of one accepted connection; shared by all its exchanges.
 #[derive(Clone, Debug)]
@@ -12,6 +14,8 @@ pub struct ConnFacts {
     pub listener_name: Arc<str>,
     /// The socket's peer; the client itself unless a trusted proxy stands between.
     pub peer: SocketAddr,
+    /// The peer's address as header fields carry it: written once, not for every request.
+    pub peer_text: HeaderValue,
     /// The address that the client connected to.
     pub local: SocketAddr,
     /// Whether the bytes on this connection are encrypted by our own listener.
@@ -20,6 +24,12 @@ pub struct ConnFacts {
     pub protocol: Protocol,
     /// The server name of the TLS handshake, lower case; `None` for cleartext or a client without SNI.
     pub server_name: Option<Arc<str>>,
+}
+
+/// `address` as header fields carry it.
+#[must_use]
+pub fn address_text(address: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(address.to_string()).expect("addresses are spelt in visible ASCII")
 }
 
 /// The scheme under which a request reached us.

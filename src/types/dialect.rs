@@ -1,6 +1,8 @@
 //! How a caller spells requests, and therefore how a refusal must be spelt for it.
 
-use http::header::{CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+
+const CONNECT_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
 
 /// The protocol family of one request, read off its content type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,7 +54,7 @@ impl Dialect {
     }
 
     fn of_unary_connect(headers: &HeaderMap) -> Self {
-        if headers.contains_key("connect-protocol-version") {
+        if headers.contains_key(CONNECT_VERSION) {
             Self::Connect
         } else {
             Self::Http

@@ -5,13 +5,14 @@ pub mod cidr;
 pub mod clock;
 pub mod conn_facts;
 pub mod dialect;
+pub mod memo;
 pub mod principal;
 pub mod rejection;
 pub mod task;
 
 pub use body::{Body, BodyError};
 pub use cidr::CidrSet;
-pub use conn_facts::{ConnFacts, Protocol, Scheme};
+pub use conn_facts::{ConnFacts, Protocol, Scheme, address_text};
 pub use dialect::Dialect;
 pub use principal::{AuthMethod, Principal, PrincipalFacts, claim_at};
 pub use rejection::{Reason, Rejection};

@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
+use super::memo::Kept;
+
 /// The caller as authentication found it. Cheap to clone: the claims are shared.
 #[derive(Clone, Debug)]
 pub struct Principal {
@@ -33,6 +35,8 @@ pub struct PrincipalFacts {
     pub claims: Map<String, Value>,
     /// When the credential ends, if it says so.
     pub expires_at: Option<SystemTime>,
+    /// What was made of these facts, and holds as long as they do.
+    pub kept: Kept,
 }
 
 impl PrincipalFacts {
@@ -83,13 +87,15 @@ impl Principal {
     /// The caller of a route that asks for no credential.
     #[must_use]
     pub fn anonymous() -> Self {
-        static NOBODY: std::sync::LazyLock<(Arc<str>, Arc<PrincipalFacts>)> =
-            std::sync::LazyLock::new(|| (Arc::from(""), Arc::default()));
-        Self {
-            method: AuthMethod::Anonymous,
-            source: Arc::clone(&NOBODY.0),
-            facts: Arc::clone(&NOBODY.1),
+        thread_local! {
+            // One a thread: workers would quarrel over the counts of a shared one.
+            static NOBODY: Principal = Principal {
+                method: AuthMethod::Anonymous,
+                source: Arc::from(""),
+                facts: Arc::default(),
+            };
         }
+        NOBODY.with(Self::clone)
     }
 
     /// Whether the caller showed a credential that was accepted.

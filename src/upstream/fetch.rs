@@ -94,8 +94,8 @@ impl Pools {
         cap: usize,
     ) -> Result<Response<Bytes>, FetchError> {
         let started = clock::now();
-        let request = request.map(Body::full);
-        let (response, _) = self.exchange(cluster, request, timeout, None).await?;
+        let mut request = request.map(Body::full);
+        let (response, _) = self.exchange(cluster, &mut request, timeout, None).await?;
         let left = timeout.saturating_sub(started.elapsed());
         bounded(left, read_whole(response, cap)).await
     }

@@ -19,7 +19,7 @@ use super::patience;
 use super::pool::{Checkout, Loan, Pools, Shared, Want};
 use super::retry::{self, Lost, Tries};
 use crate::authz::Permit;
-use crate::types::body::{Bounds, Failure, Fate, InFlight};
+use crate::types::body::{Failure, Fate, InFlight};
 use crate::types::{Body, BodyError, Reason, Rejection, Request, Response, clock};
 
 /// How long a client may be told to wait when no endpoint is up: they are tried every second.
@@ -62,7 +62,8 @@ pub(super) enum NoAnswer {
 }
 
 impl Pools {
-    /// Sends `request` to an endpoint of `cluster` and returns the head of the answer; its body follows as it comes.
+    /// Sends `request` to an endpoint of `cluster` and returns the head of the answer; its body follows as it comes. An
+    /// empty request is left behind.
     ///
     /// Dropping the future, or later the body, gives the request up: its connection is not used again (HTTP/1.1), or
     /// its stream is reset (HTTP/2).
@@ -73,7 +74,7 @@ impl Pools {
         &self,
         _permit: Permit,
         cluster: &Arc<Cluster>,
-        request: Request,
+        request: &mut Request,
         options: &Forward,
     ) -> Result<(Response, Facts), Rejection> {
         self.exchange(cluster, request, options.timeout, options.fate.as_deref())
@@ -85,7 +86,7 @@ impl Pools {
     pub(super) async fn exchange(
         &self,
         cluster: &Arc<Cluster>,
-        request: Request,
+        request: &mut Request,
         timeout: Duration,
         fate: Option<&Fate>,
     ) -> Result<(Response, Facts), NoAnswer> {
@@ -167,9 +168,9 @@ impl<'a> Journey<'a> {
         }
     }
 
-    async fn travel(&mut self, mut request: Request) -> Result<(Response, Facts), NoAnswer> {
-        let copy = Copy::of(&request, &self.tries);
-        let host = self.host_of(&request);
+    async fn travel(&mut self, request: &mut Request) -> Result<(Response, Facts), NoAnswer> {
+        let copy = Copy::of(request, &self.tries);
+        let host = self.host_of(request);
         let method = request.method().clone();
         let mut want = Want::Any;
         loop {
@@ -191,11 +192,12 @@ impl<'a> Journey<'a> {
             self.over = loan.shared().cloned();
             let scheme = endpoint.target().address.scheme;
             let host = host.as_ref().unwrap_or(endpoint.host());
-            message::prepare(&mut request, scheme, host).map_err(NoAnswer::Unfit)?;
+            message::prepare(request, scheme, host).map_err(NoAnswer::Unfit)?;
             endpoint.count_request();
+            let leaving = std::mem::take(request);
             let sent = match &mut loan {
-                Loan::Exclusive(connection) => connection.send(request).await,
-                Loan::Shared(_, connection) => connection.send(request).await,
+                Loan::Exclusive(connection) => connection.send(leaving).await,
+                Loan::Shared(_, connection) => connection.send(leaving).await,
             };
             let mut error = match sent {
                 Ok(response) => {
@@ -216,7 +218,7 @@ impl<'a> Journey<'a> {
             let whole = unsent.or_else(|| copy.as_ref().map(Copy::request));
             match (loss.how, whole) {
                 (Some(how), Some(whole)) if self.again(how) => {
-                    request = whole;
+                    *request = whole;
                     want = Want::New;
                 }
                 _ => return Err(loss.why),
@@ -303,15 +305,10 @@ impl<'a> Journey<'a> {
             first_byte: clock::now().saturating_duration_since(self.started),
         };
         let (head, incoming) = response.into_parts();
-        let mut body = Body::incoming(incoming);
-        // Who needs to know how the body fares wraps it; we only want it to end.
-        drop(body.guard(Bounds {
-            max_bytes: u64::MAX,
-            idle: self.cluster.body_timeout(),
-            min_rate: 0,
-            grace: Duration::ZERO,
-        }));
-        let body = body.leased(trip.loan.into_lease()).counted(trip.permit);
+        let body = Body::incoming(incoming)
+            .patient(self.cluster.body_timeout())
+            .leased(trip.loan.into_lease())
+            .counted(trip.permit);
         Ok((Response::from_parts(head, body), facts))
     }
 

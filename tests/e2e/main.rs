@@ -42,6 +42,14 @@ mod limits;
 mod session;
 // Roles, scopes, claims, networks.
 mod authz;
+// Rules in CEL, levels of authentication, several credentials at once.
+mod rules;
+// Pages of other sites and the session cookie.
+mod csrf;
+// The gateway's signed word on who calls.
+mod assertion;
+// Why was this refused?
+mod explain;
 // Cross-origin rules.
 mod cors;
 // The three identity backends: the shipped examples in front of servers of their shape.

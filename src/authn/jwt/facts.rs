@@ -26,6 +26,7 @@ impl Mapping {
             scopes: scopes(claims.get("scope").or_else(|| claims.get("scp"))),
             expires_at: window.expires_at(),
             claims,
+            kept: crate::types::memo::Kept::default(),
         }
     }
 }

@@ -20,6 +20,7 @@ pub(super) const LISTS: &[&str] = &["route", "test"];
 /// Top-level keys that there is one of.
 pub(super) const MAIN_ONLY: &[&str] = &[
     "admin",
+    "assertion",
     "drain_timeout",
     "include",
     "log",

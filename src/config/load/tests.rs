@@ -70,8 +70,8 @@ fn a_misspelt_key_is_not_missed_as_well() {
 #[test]
 fn a_bad_value_is_not_missed_as_well() {
     check(
-        "[[route]]\nauth = { roles = [\"writer\"] }",
-        "2:8: route[0].auth: missing key `any`",
+        "[[route]]\nauth = \"none\"\ncsrf = {}",
+        "3:8: route[0].csrf: missing key `origins`",
     );
 }
 

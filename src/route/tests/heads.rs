@@ -1,6 +1,6 @@
 //! Requests in, canonical heads and refusals out.
 
-use http::{Request, Uri, Version};
+use http::{HeaderValue, Request, Uri, Version};
 
 use crate::route::{Head, HeadCaps};
 use crate::types::{ConnFacts, Protocol, Reason, Rejection, Scheme};
@@ -54,6 +54,7 @@ fn conn(server_name: Option<&str>) -> ConnFacts {
         listener: 0,
         listener_name: "public".into(),
         peer: "192.0.2.1:5000".parse().unwrap(),
+        peer_text: HeaderValue::from_static("192.0.2.1"),
         local: "192.0.2.2:443".parse().unwrap(),
         scheme: Scheme::Https,
         protocol: Protocol::Http1,
@@ -95,7 +96,7 @@ fn both_protocols_name_one_host() {
     ] {
         let head = found.unwrap();
         assert_eq!(
-            (head.host(), head.authority().as_str(), head.path()),
+            (head.host(), head.authority().to_str().unwrap(), head.path()),
             ("a.example", "a.example:81", "/x")
         );
     }
@@ -106,7 +107,7 @@ fn both_protocols_name_one_host() {
 fn an_address_is_a_host() {
     let head = h1("/", &["[0::1]:80"]).unwrap();
     assert_eq!(
-        (head.host(), head.authority().as_str()),
+        (head.host(), head.authority().to_str().unwrap()),
         ("[::1]", "[::1]:80")
     );
 }
@@ -219,7 +220,10 @@ fn another_path_is_made_canonical_again() {
     let head = h1("/pub/x?q=1", &["a:81"]).unwrap();
     let other = head.with_path("/a/../admin").unwrap();
     assert_eq!(
-        (other.path_and_query().as_str(), other.authority().as_str()),
+        (
+            other.path_and_query().as_str(),
+            other.authority().to_str().unwrap()
+        ),
         ("/admin?q=1", "a:81")
     );
     assert!(head.with_path("/x%2Fy").unwrap().has_encoded_slash());

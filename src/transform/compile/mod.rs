@@ -1,5 +1,6 @@
 //! From the words of the configuration to a [`Plan`] and to [`IdentityNames`].
 
+mod assertion;
 mod edits;
 mod identity;
 mod rewrite;
@@ -43,6 +44,8 @@ impl Plan {
         Some(Self {
             rewrite: rewrite?,
             identity: identity?,
+            assertion: None,
+            strips_bearer: route.bearer == config::Bearer::Strip,
             request: request?,
             response: response?,
             translates_grpc_web: route.grpc_web == config::GrpcWeb::Translate,

@@ -231,6 +231,8 @@ reasons! {
     SessionStepUp = "session_step_up", UNAUTHORIZED, 16, Client;
     /// The session cannot be checked now.
     SessionUnavailable = "session_unavailable", SERVICE_UNAVAILABLE, 14, Upstream;
+    /// A page of another site made this request.
+    CsrfRefused = "csrf_refused", FORBIDDEN, 7, Policy;
     /// The caller may not do this.
     Forbidden = "forbidden", FORBIDDEN, 7, Policy;
     /// The caller lacks a scope.

@@ -8,9 +8,8 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::{
-    Scripted, cluster, exchange, from_client, get, h2_origin, origin, post, request,
+    Scripted, cluster, exchange, forward, from_client, get, h2_origin, origin, post, request,
 };
-use crate::authz::permit::for_tests;
 use crate::types::body::Bounds;
 use crate::types::{Body, Reason};
 use crate::upstream::{Forward, Pools};
@@ -108,8 +107,7 @@ async fn refused(scheme: &str, frames: Scripted) -> Reason {
         fate,
     };
     let request = request(Method::POST, body);
-    let refusal = Pools::new()
-        .forward(for_tests(), &cluster, request, &options)
+    let refusal = forward(&Pools::new(), &cluster, request, &options)
         .await
         .unwrap_err();
     assert_eq!(cluster.in_flight(), 0);

@@ -227,8 +227,17 @@ pub(super) async fn send(
     cluster: &Arc<Cluster>,
     request: Request,
 ) -> Result<(Response, Facts), Rejection> {
+    forward(pools, cluster, request, &patiently()).await
+}
+
+pub(super) async fn forward(
+    pools: &Pools,
+    cluster: &Arc<Cluster>,
+    mut request: Request,
+    options: &Forward,
+) -> Result<(Response, Facts), Rejection> {
     pools
-        .forward(for_tests(), cluster, request, &patiently())
+        .forward(for_tests(), cluster, &mut request, options)
         .await
 }
 

@@ -1,0 +1,229 @@
+//! The checks of this room one by one, with what each came to: for `vestibule explain`, never for a request. Nothing is
+//! remembered, and no backend is asked about a session.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::HeaderMap;
+
+use super::extract::{self, Credential};
+use super::issuer::Issuer;
+use super::jwt::{Shape, Window, shape};
+use super::session::Proof;
+use super::{Authn, Demand, chosen, missing};
+use crate::types::{AuthMethod, Principal, Rejection, clock};
+
+/// One check.
+#[derive(Debug)]
+pub struct Check {
+    /// What was checked.
+    pub name: &'static str,
+    /// What was found, or why it was refused.
+    pub outcome: Result<String, Rejection>,
+}
+
+/// The checks so far.
+#[derive(Debug, Default)]
+struct Report(Vec<Check>);
+
+impl Report {
+    /// Notes a check; `None` ends the walk.
+    fn note<T>(
+        &mut self,
+        name: &'static str,
+        outcome: Result<T, Rejection>,
+        told: impl FnOnce(&T) -> String,
+    ) -> Option<T> {
+        let (outcome, value) = match outcome {
+            Ok(value) => (Ok(told(&value)), Some(value)),
+            Err(why) => (Err(why), None),
+        };
+        self.0.push(Check { name, outcome });
+        value
+    }
+}
+
+impl Authn {
+    /// The issuers whose keys a token of the route may need, those of session cookies included.
+    pub fn all_issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
+        let of_cookies = self
+            .sessions()
+            .iter()
+            .filter_map(|session| match &session.proof {
+                Proof::Token(issuer) => Some(issuer),
+                Proof::Probe(_) => None,
+            });
+        self.issuers().iter().chain(of_cookies)
+    }
+
+    /// Walks a request with these headers through the checks. No principal where a check refused, or where only a
+    /// backend could tell.
+    pub async fn explain(
+        &self,
+        headers: &HeaderMap,
+        wall: SystemTime,
+    ) -> (Vec<Check>, Option<Principal>) {
+        let mut report = Report::default();
+        let principal = match &self.demand {
+            None => Some(Principal::anonymous()),
+            Some(demand) if demand.first_of_all.is_some() => {
+                demand.explain_all(&mut report, headers, wall).await
+            }
+            Some(demand) => demand.explain_any(&mut report, headers, wall).await,
+        };
+        (report.0, principal)
+    }
+}
+
+impl Demand {
+    async fn explain_any(
+        &self,
+        report: &mut Report,
+        headers: &HeaderMap,
+        wall: SystemTime,
+    ) -> Option<Principal> {
+        let found = extract::find(headers, self.wanted()).and_then(|found| match found {
+            None if !self.optional => Err(missing()),
+            found => Ok(found),
+        });
+        let found = report.note("credential", found, |found| {
+            found.map_or_else(|| "none; optional here".to_owned(), |one| self.told(one))
+        })?;
+        match found {
+            None => Some(Principal::anonymous()),
+            Some(credential) => self.explain_one(report, credential, wall).await,
+        }
+    }
+
+    async fn explain_all(
+        &self,
+        report: &mut Report,
+        headers: &HeaderMap,
+        wall: SystemTime,
+    ) -> Option<Principal> {
+        let found =
+            extract::find_all(headers, self.wanted()).and_then(|found| found.ok_or_else(missing));
+        let found = report.note("credentials", found, |found| {
+            let told: Vec<_> = found.iter().map(|one| self.told(*one)).collect();
+            told.join(" and ")
+        })?;
+        let mut caller = None;
+        for credential in found {
+            let principal = self.explain_one(report, credential, wall).await?;
+            let is_first = Some(&principal.source) == self.first_of_all.as_ref();
+            if is_first || caller.is_none() {
+                caller = Some(principal);
+            }
+        }
+        caller
+    }
+
+    fn told(&self, credential: Credential<'_>) -> String {
+        match credential {
+            Credential::Bearer(token) => format!("a bearer token of {} bytes", token.len()),
+            Credential::Cookie { position, .. } => {
+                let name = self.cookies.get(position).map_or("", |name| name);
+                format!("the cookie `{name}`")
+            }
+        }
+    }
+
+    async fn explain_one(
+        &self,
+        report: &mut Report,
+        credential: Credential<'_>,
+        wall: SystemTime,
+    ) -> Option<Principal> {
+        let (position, value) = match credential {
+            Credential::Bearer(token) => {
+                return explain_token(report, &self.issuers, token, wall).await;
+            }
+            Credential::Cookie { position, value } => (position, value),
+        };
+        let session = self.sessions.get(position)?;
+        match &session.proof {
+            Proof::Token(issuer) => {
+                let issuers = std::slice::from_ref(issuer);
+                let principal = explain_token(report, issuers, value, wall).await?;
+                Some(Principal {
+                    source: Arc::clone(session.name()),
+                    ..principal
+                })
+            }
+            Proof::Probe(_) => {
+                let asked = "only its backend knows, which is not asked here".to_owned();
+                report.note("session", Ok(()), |()| asked);
+                None
+            }
+        }
+    }
+}
+
+/// The checks of [`super::identify_token`], in the same order.
+async fn explain_token(
+    report: &mut Report,
+    issuers: &[Arc<Issuer>],
+    token: &str,
+    wall: SystemTime,
+) -> Option<Principal> {
+    let most = issuers.iter().map(|issuer| issuer.max_token).max();
+    let size = shape::check_size(token, most.unwrap_or(0));
+    report.note("size", size, |()| format!("{} bytes", token.len()))?;
+    let shape = report.note("form", Shape::parse(token), |shape| {
+        let header = &shape.jws.header;
+        format!(
+            "alg {:?}, kid {}, typ {}",
+            header.algorithm,
+            header.kid.as_deref().unwrap_or("-"),
+            header.typ.as_deref().unwrap_or("-")
+        )
+    })?;
+    let issuer = report.note("issuer", chosen(issuers, &shape), |issuer| {
+        format!("`{}` ({})", issuer.name(), issuer.url())
+    })?;
+    let size = shape::check_size(token, issuer.max_token);
+    report.note("size for this issuer", size, |()| {
+        format!("at most {}", issuer.max_token)
+    })?;
+    let algorithm = issuer.check_algorithm(&shape.jws);
+    report.note("algorithm", algorithm, |()| "accepted".to_owned())?;
+    let typ = issuer.terms.check_type(shape.jws.header.typ.as_deref());
+    report.note("type", typ, |()| "accepted".to_owned())?;
+    let window = report.note("times", Window::of(&shape.claims), |_| {
+        "well-formed".to_owned()
+    })?;
+    let in_time = window.check(wall, issuer.terms.leeway);
+    report.note("time", in_time, |()| until(&window, wall))?;
+    let signed = issuer.check_signature(&shape.jws).await;
+    report.note("key and signature", signed, |_| {
+        format!("good; keys are {:?}", issuer.state(clock::now()))
+    })?;
+    let claims = issuer.terms.check(&shape.claims);
+    report.note("claims", claims, |()| {
+        "audience, subject and what is required".to_owned()
+    })?;
+    let facts = issuer.mapping.facts(shape.claims, &window);
+    let told = format!(
+        "user {}, org {}, roles [{}], scopes [{}]",
+        facts.user,
+        facts.org.as_deref().unwrap_or("-"),
+        facts.roles.join(" "),
+        facts.scopes.join(" ")
+    );
+    report.note("caller", Ok(()), |()| told);
+    Some(Principal {
+        method: AuthMethod::Jwt,
+        source: Arc::clone(issuer.name()),
+        facts: Arc::new(facts),
+    })
+}
+
+fn until(window: &Window, wall: SystemTime) -> String {
+    let left = window
+        .expires_at()
+        .and_then(|end| end.duration_since(wall).ok());
+    left.map_or_else(
+        || "expired, within the leeway".to_owned(),
+        |left| format!("good for {} s", left.as_secs()),
+    )
+}

@@ -1,0 +1,154 @@
+//! Why was this refused? `vestibule explain`, and the decision id from the client's answer to the operator's.
+
+use serde_json::Value;
+
+use crate::support::binary::{run, vestibule, with_file};
+use crate::support::client::{self, Told, Via, get, refused};
+use crate::support::gateway::{Builder, conf};
+use crate::support::issuer::{self, Issuer};
+use crate::support::origin::{self, Origin};
+
+const ROUTES: &str = r#"
+    [[route]]
+    name = "orders"
+    path = "/orders"
+    auth = { any = ["main"], scopes = ["orders:read"] }
+    upstream = "api"
+"#;
+
+fn configured(issuer: &Issuer, origin: &Origin) -> Builder {
+    conf(ROUTES).issuer(issuer).upstream("api", origin)
+}
+
+/// Exit code and output of `vestibule explain` with this configuration.
+async fn explain(conf: &Builder, arguments: &[&str]) -> (Option<i32>, String) {
+    let (text, arguments) = (conf.text(), arguments.join("\n"));
+    // The issuer serves on this thread's runtime, so the command runs on another.
+    let output = tokio::task::spawn_blocking(move || {
+        with_file(&text, |path| {
+            let mut all = vec!["explain", "-c", path];
+            all.extend(arguments.lines());
+            vestibule(&all)
+        })
+    });
+    let output = output.await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
+async fn a_request_is_walked_through_every_stage_with_live_keys() {
+    let (issuer, origin) = (issuer::run().await, origin::http().run().await);
+    let conf = configured(&issuer, &origin);
+    let good = issuer.token().claim("scope", "orders:read").sign();
+    let poor = issuer.token().claim("scope", "orders").sign();
+    let old = issuer.token().expired().sign();
+    let forged = issuer
+        .token()
+        .signed_by(&issuer.key(jsonwebtoken::Algorithm::ES256).impostor())
+        .sign();
+    let url = "http://localhost/orders";
+    for (token, code, told) in [
+        (
+            &good,
+            0,
+            &[
+                "form: alg ES256",
+                "issuer: `main`",
+                "key and signature: good",
+                "x-auth-user",
+                "to `api`",
+            ][..],
+        ),
+        (
+            &poor,
+            1,
+            &["key and signature: good", "REFUSED 403 insufficient_scope"],
+        ),
+        (&old, 1, &["REFUSED 401 token_expired"]),
+        (&forged, 1, &["REFUSED 401 token_signature"]),
+    ] {
+        let (exit, text) = explain(&conf, &["GET", url, "--token", token]).await;
+        assert_eq!(exit, Some(code), "{text}");
+        for told in told {
+            assert!(text.contains(told), "{told}\n{text}");
+        }
+        assert!(
+            !text.contains(token.as_str()),
+            "the token is not printed:\n{text}"
+        );
+    }
+    let (exit, text) = explain(&conf, &["GET", url]).await;
+    assert_eq!(exit, Some(1));
+    assert!(text.contains("REFUSED 401 credential_missing"), "{text}");
+    let (_, text) = explain(&conf, &["GET", "http://localhost/a%2fb"]).await;
+    assert!(text.contains("REFUSED"), "{text}");
+    assert!(origin.saw_nothing(), "nothing is forwarded");
+}
+
+#[tokio::test]
+async fn keys_in_a_file_judge_a_token_without_anybody_being_asked() {
+    let (issuer, origin) = (issuer::run().await, origin::http().run().await);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jwks.json");
+    let jwk = issuer.key(jsonwebtoken::Algorithm::ES256).jwk();
+    std::fs::write(&path, serde_json::json!({ "keys": [jwk] }).to_string()).unwrap();
+    let conf = conf(ROUTES)
+        .issuer_with(&issuer, &format!("jwks_file = {path:?}"))
+        .upstream("api", &origin);
+    let good = issuer.token().claim("scope", "orders:read").sign();
+    let url = "http://localhost/orders";
+    let (exit, text) = explain(&conf, &["GET", url, "--token", &good]).await;
+    assert_eq!(exit, Some(0), "{text}");
+    assert!(text.contains("key and signature: good"), "{text}");
+    assert_eq!((issuer.fetches(), issuer.discoveries()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_decision_id_finds_its_reason_in_header_body_and_at_the_admin() {
+    let (issuer, origin) = (issuer::run().await, origin::http().run().await);
+    let gateway = configured(&issuer, &origin).run().await;
+    gateway.ready().await;
+    let answer = gateway
+        .ask(get("/orders?secret=1").bearer(&issuer.token().sign()))
+        .await;
+    assert_eq!(answer.verdict(), refused(403, "insufficient_scope"));
+    let id = answer.header("x-request-id").to_owned();
+    assert_eq!(answer.at("/decision"), Value::from(id.as_str()));
+    let told = gateway.admin(get(&format!("/decisions/{id}"))).await;
+    assert_eq!(told.status, 200);
+    for (pointer, value) in [
+        ("/id", id.as_str()),
+        ("/route", "orders"),
+        ("/reason", "insufficient_scope"),
+        ("/listener", "plain"),
+        ("/detail", "none of the route's scopes"),
+    ] {
+        assert_eq!(told.at(pointer), Value::from(value), "{pointer}");
+    }
+    assert!(!told.text().contains("secret"));
+    let good = issuer.token().claim("scope", "orders:read").sign();
+    let passed = gateway.ask(get("/orders").bearer(&good)).await;
+    let id = passed.header("x-request-id").to_owned();
+    let told = gateway.admin(get(&format!("/decisions/{id}"))).await;
+    assert_eq!(told.status, 404, "only refusals are kept");
+}
+
+#[tokio::test]
+async fn the_command_asks_the_running_gateway_for_a_decision() {
+    let (issuer, origin) = (issuer::run().await, origin::http().run().await);
+    let process = run(&configured(&issuer, &origin)).await;
+    let mut client = client::connect(process.at("plain"), Via::H1).await;
+    let answer = client.send(get("/nowhere")).await;
+    assert_eq!(answer.verdict(), refused(404, "no_route"));
+    let id = answer.header("x-request-id").to_owned();
+    // The same file, with the port that the process got.
+    let text =
+        configured(&issuer, &origin).and(&format!("[admin]\nbind = \"{}\"", process.admin()));
+    let (exit, told) = explain(&text, &[&id]).await;
+    assert_eq!(exit, Some(0), "{told}");
+    assert!(told.contains("no_route") && told.contains(&id), "{told}");
+    let (exit, told) = explain(&text, &["0123456789abcdef"]).await;
+    assert_eq!(exit, Some(1));
+    assert!(told.contains("does not know"), "{told}");
+}
