@@ -74,7 +74,8 @@ pub struct Listen {
     /// Most PINGs and SETTINGS of an h2 client in 10 s, beyond those that answer what we sent; more end the connection.
     #[serde(default = "one_hundred")]
     pub max_control_frames: u32,
-    /// Most streams that an h2 client may reset in 10 s; more end the connection.
+    /// Most streams that an h2 client may reset in 10 s, a quarter of them as soon as they are opened; more end the
+    /// connection.
     #[serde(default = "two_hundred")]
     pub max_resets: u32,
 }

@@ -26,6 +26,7 @@ pub(super) struct Activity {
     switch: AtomicU8,
     early: AtomicBool,
     step: AtomicU8,
+    heads: AtomicU32,
     windows: Windows,
 }
 
@@ -82,6 +83,7 @@ impl Activity {
             switch: AtomicU8::new(Switch::None as u8),
             early: AtomicBool::new(false),
             step: AtomicU8::new(Step::None as u8),
+            heads: AtomicU32::new(0),
             windows: Windows {
                 stream: AtomicU32::new(DEFAULT_WINDOW),
                 connection: AtomicI64::new(i64::from(DEFAULT_WINDOW)),
@@ -236,6 +238,21 @@ impl Activity {
             2 => Step::Sent,
             _ => Step::None,
         }
+    }
+
+    /// The connection is polled anew: all that was ready has had its turn since.
+    pub(super) fn begin_round(&self) {
+        self.heads.store(0, Ordering::Relaxed);
+    }
+
+    /// A whole header block was read.
+    pub(super) fn count_head(&self) {
+        self.heads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Header blocks that were read in this round.
+    pub(super) fn heads_of_round(&self) -> u32 {
+        self.heads.load(Ordering::Relaxed)
     }
 
     /// The h2 client says how much each of its streams takes to begin with.

@@ -239,6 +239,7 @@ impl<H: Handler> Served<H> {
         );
         let mut timer = pin!(tokio::time::sleep_until(self.started.into()));
         poll_fn(|cx| {
+            activity.begin_round();
             loop {
                 if let Poll::Ready(end) = connection.as_mut().poll(cx) {
                     return Poll::Ready(why_ended(&end, &watch, activity));

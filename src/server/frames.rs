@@ -2,7 +2,9 @@
 //! client sends what costs it nothing and us an answer, and how much it lets us send. h2 bounds none of it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::io::ReadBuf;
 
 use super::activity::Activity;
 use crate::snapshot::ListenerLimits;
@@ -21,8 +23,22 @@ pub(super) struct Frames {
     entry_len: usize,
     ends_block: bool,
     last_stream: u32,
+    /// What was read and must wait for the next round.
+    held: Vec<u8>,
+    given: usize,
     controls: Window,
     resets: Window,
+    hasty: Window,
+    youth: Youth,
+}
+
+/// Which streams were opened a moment ago: all beyond `after`.
+#[derive(Debug)]
+struct Youth {
+    after: u32,
+    /// The last stream when `since` was, from which on streams will no longer be young.
+    mark: u32,
+    since: Instant,
 }
 
 /// Counts over a fixed window of time.
@@ -54,8 +70,16 @@ impl Frames {
             entry_len: 0,
             ends_block: false,
             last_stream: 0,
+            held: Vec::new(),
+            given: 0,
             controls: window(limits.max_control_frames),
             resets: window(limits.max_resets),
+            hasty: window(limits.max_resets / HASTY_SHARE),
+            youth: Youth {
+                after: 0,
+                mark: 0,
+                since,
+            },
         }
     }
 
@@ -64,10 +88,43 @@ impl Frames {
         self.last_stream
     }
 
-    /// Takes the next bytes of the connection, cut anywhere.
-    pub(super) fn pass(&mut self, mut bytes: &[u8]) {
+    /// Whether as many requests have come in this round as h2 may have before they are handled.
+    pub(super) fn sated(&self) -> bool {
+        self.activity.heads_of_round() >= HEADS_A_ROUND
+    }
+
+    /// Hands over what was held; whether there was anything.
+    pub(super) fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let held = std::mem::take(&mut self.held);
+        let rest = held.get(self.given..).unwrap_or_default();
+        let room = rest.get(..buf.remaining()).unwrap_or(rest);
+        let passed = self.pass(room);
+        buf.put_slice(room.get(..passed).unwrap_or_default());
+        self.given += passed;
+        if self.given < held.len() {
+            self.held = held;
+        } else {
+            self.given = 0;
+        }
+        passed > 0
+    }
+
+    /// Looks at bytes that lie before h2 already; says how many of them it may see. The others are held.
+    pub(super) fn inspect(&mut self, bytes: &[u8]) -> usize {
+        let passed = self.pass(bytes);
+        let rest = bytes.get(passed..).unwrap_or_default();
+        self.held.extend_from_slice(rest);
+        passed
+    }
+
+    /// Takes the next bytes of the connection, cut anywhere, up to the last head of the round; says how many that were.
+    ///
+    /// h2 decodes all that it can read before a single request is handled, and a header list is many times larger
+    /// decoded than it was on the wire. So it reads a few at a time.
+    fn pass(&mut self, all: &[u8]) -> usize {
+        let mut bytes = all;
         skip(&mut self.preface_left, &mut bytes);
-        while !bytes.is_empty() {
+        while !bytes.is_empty() && !self.sated() {
             if self.payload_left > 0 {
                 let before = bytes;
                 skip(&mut self.payload_left, &mut bytes);
@@ -77,7 +134,7 @@ impl Frames {
                 continue;
             }
             let Some((first, rest)) = bytes.split_first() else {
-                return;
+                break;
             };
             bytes = rest;
             if let Some(slot) = self.header.get_mut(self.header_len) {
@@ -90,21 +147,23 @@ impl Frames {
                 self.end_frame();
             }
         }
+        all.len() - bytes.len()
     }
 
     fn begin_frame(&mut self) {
         let [a, b, c, kind, flags, s0, s1, s2, s3] = self.header;
         self.payload_left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let stream = u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff;
         self.ends_block = false;
         self.entry_len = 0;
         match kind {
             HEADERS | CONTINUATION => {
-                let stream = u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff;
+                self.youth.pass(self.last_stream, clock::now());
                 self.last_stream = self.last_stream.max(stream);
                 self.activity.set_head(true);
                 self.ends_block = flags & END_HEADERS != 0;
             }
-            RST_STREAM => self.reset(),
+            RST_STREAM => self.reset(stream),
             SETTINGS | PING if flags & ACK == 0 => self.control(),
             _ => {}
         }
@@ -145,11 +204,17 @@ impl Frames {
         if self.payload_left == 0 && self.ends_block {
             self.ends_block = false;
             self.activity.set_head(false);
+            self.activity.count_head();
         }
     }
 
-    fn reset(&mut self) {
-        if self.resets.count(0, clock::now()) {
+    /// Who leaves a page resets all that it has asked for; who resets what it has just asked for wants us to do work
+    /// for nothing.
+    fn reset(&mut self, stream: u32) {
+        let now = clock::now();
+        self.youth.pass(self.last_stream, now);
+        let hasty = stream > self.youth.after && self.hasty.count(0, now);
+        if self.resets.count(0, now) || hasty {
             self.activity.set_flooded();
         }
     }
@@ -176,6 +241,22 @@ impl Window {
     }
 }
 
+impl Youth {
+    /// It is `now`, and `last` is the last stream.
+    fn pass(&mut self, last: u32, now: Instant) {
+        let passed = now.saturating_duration_since(self.since);
+        if passed >= 2 * YOUNG {
+            self.after = last;
+        } else if passed >= YOUNG {
+            self.after = self.mark;
+        } else {
+            return;
+        }
+        self.mark = last;
+        self.since = now;
+    }
+}
+
 fn skip(left: &mut usize, bytes: &mut &[u8]) {
     let len = (*left).min(bytes.len());
     *left -= len;
@@ -188,6 +269,12 @@ pub(super) fn goaway(last_stream: u32) -> [u8; 17] {
     [0, 0, 8, 7, 0, 0, 0, 0, 0, s0, s1, s2, s3, 0, 0, 0, 11]
 }
 
+/// How long a stream is young; up to twice as long, as the mark is moved.
+const YOUNG: Duration = Duration::from_millis(100);
+/// Of `max_resets`, what may hit young streams.
+const HASTY_SHARE: u32 = 4;
+/// Requests that h2 decodes before the first of them is handled.
+const HEADS_A_ROUND: u32 = 16;
 const PREFACE: usize = 24;
 const HEADER: usize = 9;
 /// Bytes of one setting.
@@ -207,7 +294,6 @@ const END_HEADERS: u8 = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn frames(max: u32) -> Frames {
         let activity = Activity::new(clock::now(), u32::MAX);
@@ -217,7 +303,7 @@ mod tests {
             ..super::super::tests::limits()
         };
         let mut frames = Frames::new(activity, &limits);
-        frames.pass(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        frames.inspect(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         frames
     }
 
@@ -235,7 +321,7 @@ mod tests {
         ]
         .concat();
         for (position, byte) in wire.iter().enumerate() {
-            frames.pass(std::slice::from_ref(byte));
+            frames.inspect(std::slice::from_ref(byte));
             let unfinished = (8..wire.len() - 1).contains(&position);
             assert_eq!(frames.activity.head(), unfinished, "after byte {position}");
         }
@@ -255,7 +341,9 @@ mod tests {
         .concat();
         for size in 1..=wire.len() {
             let mut frames = frames(9);
-            wire.chunks(size).for_each(|chunk| frames.pass(chunk));
+            wire.chunks(size).for_each(|chunk| {
+                frames.inspect(chunk);
+            });
             let seen = (
                 frames.controls.count,
                 frames.resets.count,
@@ -264,6 +352,34 @@ mod tests {
             assert_eq!(seen, (2, 1, 5), "cut by {size}");
             assert!(!frames.activity.head());
         }
+    }
+
+    #[test]
+    fn heads_beyond_the_round_wait_for_the_next() {
+        let most = usize::try_from(HEADS_A_ROUND).unwrap();
+        let head = frame(HEADERS, END_HEADERS, 1, b"abc");
+        let wire = head.repeat(2 * most + 3);
+        let mut frames = frames(99);
+        let mut seen = frames.inspect(&wire);
+        for _ in 0..2 {
+            assert_eq!(seen % (most * head.len()), 0);
+            assert!(frames.sated());
+            frames.activity.begin_round();
+            let mut given = 0;
+            loop {
+                let mut room = [0; 50];
+                let mut buf = ReadBuf::new(&mut room);
+                if !frames.give(&mut buf) {
+                    break;
+                }
+                let part = buf.filled();
+                assert_eq!(part, &wire[seen + given..seen + given + part.len()]);
+                given += part.len();
+            }
+            seen += given;
+        }
+        assert_eq!(seen, wire.len());
+        assert!(!frames.sated() && frames.held.is_empty());
     }
 
     #[test]
@@ -277,7 +393,9 @@ mod tests {
         .concat();
         for size in 1..=wire.len() {
             let mut frames = frames(9);
-            wire.chunks(size).for_each(|chunk| frames.pass(chunk));
+            wire.chunks(size).for_each(|chunk| {
+                frames.inspect(chunk);
+            });
             let activity = &frames.activity;
             assert!(activity.covers(0, 10) && !activity.covers(1, 10));
             activity.set_stream_window(u32::MAX);
@@ -291,12 +409,14 @@ mod tests {
     fn pings_beyond_the_cap_are_a_flood_unless_we_sent_data() {
         let ping = frame(PING, 0, 0, b"12345678");
         let mut few = frames(2);
-        (0..2).for_each(|_| few.pass(&ping));
+        for _ in 0..2 {
+            few.inspect(&ping);
+        }
         assert!(!few.activity.flooded());
         few.activity.answered(100);
-        few.pass(&ping);
+        few.inspect(&ping);
         assert!(!few.activity.flooded());
-        few.pass(&ping);
+        few.inspect(&ping);
         assert!(few.activity.flooded());
     }
 
@@ -316,11 +436,38 @@ mod tests {
     }
 
     #[test]
-    fn resets_beyond_the_cap_are_a_flood() {
-        let mut frames = frames(1);
-        frames.pass(&frame(RST_STREAM, 0, 1, b"1234"));
-        assert!(!frames.activity.flooded());
-        frames.pass(&frame(RST_STREAM, 0, 3, b"1234"));
-        assert!(frames.activity.flooded());
+    fn resets_beyond_the_cap_are_a_flood_and_hasty_ones_sooner() {
+        for (aged, allowed) in [(Duration::ZERO, 2), (2 * YOUNG, 8)] {
+            let mut frames = frames(8);
+            let open = |stream| frame(HEADERS, END_HEADERS, stream, b"");
+            (0..10).for_each(|number| {
+                frames.inspect(&open(2 * number + 1));
+            });
+            frames.youth.since -= aged;
+            for number in 0..allowed {
+                frames.inspect(&frame(RST_STREAM, 0, 2 * number + 1, b"1234"));
+                assert!(!frames.activity.flooded(), "after {number}");
+            }
+            frames.inspect(&frame(RST_STREAM, 0, 2 * allowed + 1, b"1234"));
+            assert!(frames.activity.flooded());
+        }
+    }
+
+    #[test]
+    fn streams_grow_old() {
+        let start = clock::now();
+        let mut youth = Youth {
+            after: 0,
+            mark: 0,
+            since: start,
+        };
+        youth.pass(1, start + YOUNG / 2);
+        assert_eq!(youth.after, 0);
+        youth.pass(3, start + YOUNG);
+        assert_eq!((youth.after, youth.mark), (0, 3));
+        youth.pass(9, start + 2 * YOUNG);
+        assert_eq!((youth.after, youth.mark), (3, 9));
+        youth.pass(11, start + 9 * YOUNG);
+        assert_eq!((youth.after, youth.mark), (11, 11));
     }
 }

@@ -93,16 +93,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         Poll::Ready(Ok(count))
     }
 
-    /// HTTP/2: every byte passes, until there are too many of them.
+    /// HTTP/2: every byte passes, some requests at a time.
     fn poll_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.activity.flooded() {
             // Nothing more is taken in; the flush that follows every round of reading says goodbye.
             return Poll::Pending;
         }
+        let Reader::Frames(frames) = &mut self.reader else {
+            return Poll::Ready(Ok(()));
+        };
+        if frames.sated() {
+            // To the end of the worker's queue, behind those who handle what has come.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if frames.give(buf) {
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         ready!(self.poll_wire(cx, buf))?;
         if let Reader::Frames(frames) = &mut self.reader {
-            frames.pass(buf.filled().get(before..).unwrap_or_default());
+            let passed = frames.inspect(buf.filled().get(before..).unwrap_or_default());
+            buf.set_filled(before + passed);
         }
         Poll::Ready(Ok(()))
     }

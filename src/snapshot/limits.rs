@@ -33,7 +33,7 @@ pub struct ListenerLimits {
     pub max_streams: u32,
     /// Most PINGs and SETTINGS of a client in [`ListenerLimits::FLOOD_WINDOW`] beyond those that answer our own data.
     pub max_control_frames: u32,
-    /// Most streams that a client may reset in [`ListenerLimits::FLOOD_WINDOW`].
+    /// Most streams that a client may reset in [`ListenerLimits::FLOOD_WINDOW`]; a quarter of that for young ones.
     pub max_resets: u32,
 }
 

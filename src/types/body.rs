@@ -287,14 +287,16 @@ impl Body {
     #[must_use]
     pub fn leased(mut self, lease: Box<dyn Lease>) -> Self {
         self.lease = Some(lease);
-        self.settle_lease();
+        self.settle();
         self
     }
 
-    /// Counts the body as under way until it is dropped.
+    /// Counts the body as under way until its source has ended, or it is dropped: a reader that takes its time with the
+    /// last piece holds nobody else up.
     #[must_use]
     pub fn counted(mut self, permit: InFlight) -> Self {
         self.in_flight = Some(permit);
+        self.settle();
         self
     }
 
@@ -349,10 +351,12 @@ impl Body {
         }
     }
 
-    fn settle_lease(&mut self) {
-        if self.source_ended()
-            && let Some(lease) = self.lease.take()
-        {
+    fn settle(&mut self) {
+        if !self.source_ended() {
+            return;
+        }
+        self.in_flight = None;
+        if let Some(lease) = self.lease.take() {
             lease.finish(true);
         }
     }
@@ -402,7 +406,7 @@ impl Body {
                 Err(error) => self.fail(error),
             },
         };
-        self.settle_lease();
+        self.settle();
         Poll::Ready(frame)
     }
 

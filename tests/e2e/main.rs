@@ -68,6 +68,10 @@ mod grpc;
 mod grpc_web;
 // Bytes that two readers could take apart in two ways, from clients and from origins.
 mod smuggling;
+// The door: refusals before a request exists, memory and descriptors that run out.
+mod hardening;
+// Abuse of HTTP/2 against the real binary: memory, and a witness.
+mod h2_abuse;
 // Configurations that take over, or do not, while requests pass.
 mod reload;
 // The graceful stop of the real binary, and its signals.

@@ -1,10 +1,13 @@
 //! Endpoints that do not speak HTTP as they should.
 
+use std::time::Duration;
+
 use tokio::io::AsyncWriteExt;
 
 use super::support::{cluster, exchange, get, origin, read, read_head, says, send};
+use crate::authz::permit::for_tests;
 use crate::types::Reason;
-use crate::upstream::{Fault, Pools};
+use crate::upstream::{Fault, Forward, Pools};
 
 #[tokio::test]
 async fn malformed_answers_are_502_and_their_connections_are_not_used_again() {
@@ -136,4 +139,63 @@ async fn an_http_1_0_answer_leaves_as_ours() {
     assert_eq!(response.version(), http::Version::HTTP_11);
     assert!(response.extensions().is_empty());
     assert_eq!(read(response.into_body()).await.unwrap().0, "hello");
+}
+
+#[tokio::test]
+async fn endless_interim_answers_are_given_up_at_the_deadline() {
+    let origin = origin(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        let hint = b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n".repeat(100);
+        while stream.write_all(&hint).await.is_ok() {}
+    })
+    .await;
+    let cluster = cluster(&[origin.url("http")], "");
+    let pools = Pools::new();
+    let options = Forward {
+        timeout: Duration::from_millis(200),
+        fate: None,
+    };
+    let refusal = pools
+        .forward(for_tests(), &cluster, get(), &options)
+        .await
+        .unwrap_err();
+    assert_eq!(refusal.reason(), Reason::UpstreamTimeout);
+    assert_eq!((pools.connections(), cluster.in_flight()), (0, 0));
+}
+
+#[tokio::test]
+async fn trailers_of_a_mebibyte_end_the_body_with_an_error() {
+    let origin = origin(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: ";
+        let _ = stream.write_all(head.as_bytes()).await;
+        let _ = stream.write_all(&vec![b'x'; 1 << 20]).await;
+    })
+    .await;
+    let cluster = cluster(&[origin.url("http")], "");
+    let pools = Pools::new();
+    match send(&pools, &cluster, get()).await {
+        Ok((response, _)) => assert!(read(response.into_body()).await.is_err()),
+        Err(refusal) => assert_eq!(refusal.reason(), Reason::UpstreamMalformed),
+    }
+    assert_eq!((pools.connections(), cluster.in_flight()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_follows_an_answer_without_a_body_is_nobodys_answer() {
+    for answer in [
+        "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison",
+        "HTTP/1.1 304 Not Modified\r\ncontent-length: 6\r\n\r\npoison",
+        "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison",
+    ] {
+        let origin = says(answer).await;
+        let cluster = cluster(&[origin.url("http")], "");
+        let pools = Pools::new();
+        for _ in 0..5 {
+            match exchange(&pools, &cluster, get()).await {
+                Ok((_, text, _)) => assert_eq!(text, "", "{answer}"),
+                Err(refusal) => assert_eq!(refusal.reason().status(), 502, "{answer}"),
+            }
+        }
+    }
 }

@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::client::{self, Via};
 use super::eventually;
-use super::gateway::Builder;
+use super::gateway::{Builder, sum};
 
 /// Runs a command of the binary to its end.
 pub fn vestibule(arguments: &[&str]) -> Output {
@@ -42,10 +43,25 @@ pub struct Process {
 }
 
 pub async fn run(conf: &Builder) -> Process {
+    start(conf, command(&[])).await
+}
+
+/// Under limits of the shell, such as `ulimit -n 256`.
+pub async fn run_under(limit: &str, conf: &Builder) -> Process {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("{limit} && exec \"$0\" \"$@\"")])
+        .arg(env!("CARGO_BIN_EXE_vestibule"))
+        .stdin(Stdio::null());
+    start(conf, shell).await
+}
+
+async fn start(conf: &Builder, mut command: Command) -> Process {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vestibule.toml");
     std::fs::write(&path, conf.text()).unwrap();
-    let mut child = command(&["run", "-c", path.to_str().unwrap()])
+    let mut child = command
+        .args(["run", "-c", path.to_str().unwrap()])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -124,6 +140,27 @@ impl Process {
 
     pub fn admin(&self) -> SocketAddr {
         address(&self.event("serving").unwrap()["admin"])
+    }
+
+    /// Bytes in RAM, as the kernel counts them.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.unwrap().trim().trim_end_matches("kB").trim();
+        kilobytes.parse::<u64>().unwrap() << 10
+    }
+
+    pub fn open_files(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(folder).unwrap().count()
+    }
+
+    /// The sum of all samples of `name` that bear `labels`.
+    pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let admin = client::connect(self.admin(), Via::H1).await;
+        let page = { admin }.send(client::get("/metrics")).await.text();
+        sum(&page, name, labels)
     }
 
     /// `-TERM`, `-HUP`.

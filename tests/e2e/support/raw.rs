@@ -401,3 +401,157 @@ pub async fn silent() -> SocketAddr {
     });
     address
 }
+
+// === HTTP/2, by hand ===
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// HEADERS with the whole block, and no body behind them.
+pub fn headers(stream: u32, block: &[u8]) -> Vec<u8> {
+    frame(1, 4 | 1, stream, block)
+}
+
+/// Fields as HPACK literals, never indexed nor compressed: exactly the bytes that are given.
+pub fn h2_block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    let text = |text: &str| {
+        let len = u8::try_from(text.len()).unwrap();
+        assert!(len < 127);
+        let mut literal = vec![len];
+        literal.extend(text.as_bytes());
+        literal
+    };
+    for (name, value) in fields {
+        block.push(0);
+        block.extend(text(name));
+        block.extend(text(value));
+    }
+    block
+}
+
+/// An HTTP/2 connection in frames.
+pub struct H2 {
+    stream: TcpStream,
+}
+
+/// With prior knowledge and empty SETTINGS.
+pub async fn h2(address: SocketAddr) -> H2 {
+    let stream = soon("connect", TcpStream::connect(address)).await.unwrap();
+    let mut h2 = H2 { stream };
+    h2.send([PREFACE, &frame(4, 0, 0, &[])].concat()).await;
+    h2
+}
+
+/// Kind, flags, stream and payload.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+impl H2 {
+    /// Sends; whether the other side still listens.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).await.is_ok()
+    }
+
+    /// The next frame; `None` at the end of the connection.
+    pub async fn next(&mut self) -> Option<Frame> {
+        let read = async {
+            let mut header = [0; 9];
+            self.stream.read_exact(&mut header).await.ok()?;
+            let [a, b, c, kind, flags, stream @ ..] = header;
+            let mut payload = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
+            self.stream.read_exact(&mut payload).await.ok()?;
+            Some(Frame {
+                kind,
+                flags,
+                stream: u32::from_be_bytes(stream),
+                payload,
+            })
+        };
+        soon("a frame", read).await
+    }
+
+    /// The status of the answer on `stream`; `None` if it was reset, or the connection ended.
+    pub async fn status(&mut self, stream: u32) -> Option<String> {
+        loop {
+            let frame = self.next().await?;
+            match frame.kind {
+                1 if frame.stream == stream => return status_of(&frame.payload),
+                3 if frame.stream == stream => return None,
+                _ => {}
+            }
+        }
+    }
+
+    /// Everything until the connection ends; the code of the last GOAWAY, and how many frames there were.
+    pub async fn until_closed(&mut self) -> (Option<u8>, usize) {
+        let (mut code, mut count) = (None, 0);
+        while let Some(frame) = self.next().await {
+            count += 1;
+            if frame.kind == 7 {
+                code = frame.payload.get(7).copied();
+            }
+        }
+        (code, count)
+    }
+
+    pub fn into_split(
+        self,
+    ) -> (
+        tokio::net::tcp::OwnedReadHalf,
+        tokio::net::tcp::OwnedWriteHalf,
+    ) {
+        self.stream.into_split()
+    }
+}
+
+/// As much of HPACK as the first field of an answer takes: `:status`.
+fn status_of(block: &[u8]) -> Option<String> {
+    let known = ["200", "204", "206", "304", "400", "404", "500"];
+    match block {
+        [first @ 0x88..=0x8e, ..] => Some(known[usize::from(*first - 0x88)].to_owned()),
+        // A literal under the name of entry 8, indexed or not, its digits by Huffman's code or plain.
+        [0x48 | 0x08 | 0x18, length, rest @ ..] => {
+            let digits = rest.get(..usize::from(*length & 0x7f))?;
+            if length & 0x80 == 0 {
+                return Some(String::from_utf8_lossy(digits).into_owned());
+            }
+            Some(huffman_digits(digits))
+        }
+        _ => panic!("{block:x?}"),
+    }
+}
+
+/// Digits in the code of RFC 7541 appendix B: 0 to 2 have five bits, the others six.
+fn huffman_digits(bytes: &[u8]) -> String {
+    let bits: Vec<u8> = bytes
+        .iter()
+        .flat_map(|byte| (0..8).rev().map(move |shift| byte >> shift & 1))
+        .collect();
+    let number = |bits: &[u8]| bits.iter().fold(0, |number, bit| number << 1 | bit);
+    let (mut at, mut text) = (0, String::new());
+    while text.len() < 3 {
+        let five = number(&bits[at..at + 5]);
+        if five <= 2 {
+            text.push(char::from(b'0' + five));
+            at += 5;
+        } else {
+            let six = number(&bits[at..at + 6]);
+            text.push(char::from(b'3' + (six - 0b01_1001)));
+            at += 6;
+        }
+    }
+    text
+}
