@@ -156,7 +156,7 @@ async fn endless_interim_answers_are_given_up_at_the_deadline() {
         fate: None,
     };
     let refusal = pools
-        .forward(for_tests(), &cluster, get(), &options)
+        .forward(for_tests(), &cluster, &mut get(), &options)
         .await
         .unwrap_err();
     assert_eq!(refusal.reason(), Reason::UpstreamTimeout);
