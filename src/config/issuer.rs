@@ -21,7 +21,7 @@ pub struct Issuer {
     pub secret: Option<SecretRef>,
     /// The previous secret, accepted too while a rotation is under way.
     pub previous_secret: Option<SecretRef>,
-    /// Where keys and discovery are really fetched, when `url` is not reachable from here: `http://zitadel:8080`. The public host is sent as Host.
+    /// Where keys and discovery are really fetched, when `url` is not reachable from here: `http://zitadel:8080`. The public host is sent as Host, the public scheme as X-Forwarded-Proto.
     pub connect: Option<String>,
     /// PEM bundle to trust when fetching instead of the system's.
     pub ca: Option<PathBuf>,

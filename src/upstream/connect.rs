@@ -20,7 +20,7 @@ use super::tls::Verify;
 use crate::config::Endpoint as Address;
 use crate::types::{Body, task};
 
-pub use super::fetch::{FetchError, FetchErrorKind, FetchUrl, fetch_url};
+pub use super::fetch::{FetchError, FetchErrorKind, FetchUrl, fetch_url, public_scheme};
 
 /// Largest response head, in both protocols.
 const MAX_HEAD: usize = 32 * 1024;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::HOST;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 
 use super::cluster::{Cluster, Fault};
@@ -116,11 +116,28 @@ pub async fn fetch_url(fetch: &FetchUrl) -> Result<Response<Bytes>, FetchError> 
     let host = HeaderValue::from_str(authority.as_str())
         .map_err(|_| FetchError::new(FetchErrorKind::Malformed, "the host is malformed"))?;
     request.headers_mut().insert(HOST, host);
+    if fetch.connect.is_some() {
+        request.headers_mut().extend(public_scheme(&fetch.url));
+    }
     if let Some(path) = fetch.url.path_and_query() {
         *request.uri_mut() = Uri::from(path.clone());
     }
     once(&target, request, fetch.timeout, fetch.max_body).await
 }
+
+/// What tells a backend at an internal address under which scheme its public name is reached: some build their issuer's
+/// URL from it, as they do from the Host.
+#[must_use]
+pub fn public_scheme(url: &Uri) -> Option<(HeaderName, HeaderValue)> {
+    let scheme = match url.scheme_str()? {
+        "https" => "https",
+        "http" => "http",
+        _ => return None,
+    };
+    Some((X_FORWARDED_PROTO, HeaderValue::from_static(scheme)))
+}
+
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 fn target_of(fetch: &FetchUrl) -> Result<Target, FetchError> {
     let malformed = |why: String| FetchError::new(FetchErrorKind::Malformed, why);

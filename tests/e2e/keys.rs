@@ -12,7 +12,9 @@ use crate::support::client::{Told, get, refused};
 use crate::support::eventually;
 use crate::support::gateway::{Builder, Gateway, conf};
 use crate::support::issuer::{self, Fault, Issuer};
-use crate::support::origin::{self, Origin};
+use crate::support::origin::{self, Origin, Reply, Seen, Speaks};
+use crate::support::pki;
+use crate::support::token::{Key, Token};
 
 const ROUTES: &str = r#"
     [[route]]
@@ -505,4 +507,92 @@ async fn the_issuers_cache_control_counts() {
     })
     .await;
     assert_eq!(issuer.fetches(), fetched);
+}
+
+/// A provider that knows its own URL from the request alone, as ZITADEL does: the Host, and the scheme that a proxy
+/// tells.
+fn own_url(seen: &Seen) -> String {
+    let scheme = match seen.header("x-forwarded-proto") {
+        "" => "http",
+        told => told,
+    };
+    format!("{scheme}://{}", seen.authority)
+}
+
+#[tokio::test]
+async fn at_an_internal_address_the_issuer_learns_its_public_name_and_scheme() {
+    for speaks in [Speaks::Http, Speaks::H2c] {
+        let key = Key::generate(Algorithm::ES256, "k");
+        let published = json!({ "keys": [key.jwk()] });
+        let provider = origin::speaking(speaks)
+            .on("/.well-known/openid-configuration", |seen| {
+                let own = own_url(seen);
+                Reply::json(&json!({ "issuer": own, "jwks_uri": format!("{own}/keys") }))
+            })
+            .path("/keys", Reply::json(&published))
+            .on("/introspect", |seen| {
+                let iss = own_url(seen);
+                Reply::json(&json!({ "active": true, "iss": iss, "sub": "alice", "aud": "api" }))
+            })
+            .run()
+            .await;
+        let origin = origin::http().run().await;
+        let secret = pki::SHARED.file("public-name-secret", "a secret of the gateway");
+        let issuer = format!(
+            r#"
+            [issuer.main]
+            url = "https://auth.example"
+            connect = "{}"
+            audiences = ["api"]
+            [issuer.main.introspection]
+            url = "https://auth.example/introspect"
+            client_id = "edge"
+            client_secret = {{ file = {secret:?} }}
+            "#,
+            provider.endpoint()
+        );
+        let gateway = conf(ROUTES)
+            .and(&issuer)
+            .upstream("api", &origin)
+            .run()
+            .await;
+        gateway.ready().await;
+        let token = Token::new(&key, "https://auth.example").sign();
+        assert_eq!(ask(&gateway, "/api", &token).await.0, 200, "{speaks:?}");
+        assert_eq!(ask(&gateway, "/api", "opaque").await.0, 200, "{speaks:?}");
+        for seen in provider.saw() {
+            let told = (&*seen.authority, seen.header("x-forwarded-proto"));
+            assert_eq!(told, ("auth.example", "https"), "{}", seen.target);
+        }
+    }
+}
+
+/// Whoever is reached under its own name knows it, and is told nothing of proxies.
+#[tokio::test]
+async fn at_its_own_address_the_issuer_is_told_of_no_proxy() {
+    let key = Key::generate(Algorithm::ES256, "k");
+    let provider = origin::http()
+        .on("/.well-known/openid-configuration", |seen| {
+            let own = format!("http://{}", seen.authority);
+            Reply::json(&json!({ "issuer": own, "jwks_uri": format!("{own}/keys") }))
+        })
+        .path("/keys", Reply::json(&json!({ "keys": [key.jwk()] })))
+        .run()
+        .await;
+    let origin = origin::http().run().await;
+    let url = format!("http://{}", provider.address);
+    let gateway = conf(ROUTES)
+        .and(&format!(
+            "[issuer.main]\nurl = \"{url}\"\naudiences = [\"api\"]"
+        ))
+        .upstream("api", &origin)
+        .run()
+        .await;
+    gateway.ready().await;
+    let seen = provider.saw();
+    assert_eq!(seen.len(), 2);
+    assert!(
+        seen.iter()
+            .all(|one| one.all("x-forwarded-proto").is_empty())
+    );
 }

@@ -15,6 +15,7 @@ use crate::config::{
     self, ClientAuth, Endpoint, EndpointScheme, Introspected, KeyPath, Problems, Secret, SecretRef,
 };
 use crate::upstream::Cluster;
+use crate::upstream::connect::public_scheme;
 
 /// Longer, and a revocation would mean little.
 const MOST_CACHE: Duration = Duration::from_secs(3_600);
@@ -54,6 +55,7 @@ impl Introspection {
                 .cloned()
                 .unwrap_or_else(|| PathAndQuery::from_static("/")),
             host: HeaderValue::from_str(url.authority()?.as_str()).ok()?,
+            scheme: public_scheme(&url).filter(|_| is_behind_connect(issuer, &url)),
             client,
             secret,
             timeout: written.timeout.0,

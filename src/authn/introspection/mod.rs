@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{HeaderName, Method, Request, Response, StatusCode, Uri};
 use serde_json::{Map, Value};
 
 use super::answers::{Answer, Answers, Confirmed, NoWord, Owner};
@@ -36,6 +36,8 @@ pub(super) struct Introspection {
     url: String,
     path: PathAndQuery,
     host: HeaderValue,
+    /// Under which scheme the issuer's public name is reached, where an internal address stands for it.
+    scheme: Option<(HeaderName, HeaderValue)>,
     client: Client,
     /// Of the client's secret or key: a reload that finds another one makes another client.
     secret: Fingerprint,
@@ -142,6 +144,7 @@ impl Introspection {
         *request.uri_mut() = Uri::from(self.path.clone());
         let headers = request.headers_mut();
         headers.insert(HOST, self.host.clone());
+        headers.extend(self.scheme.clone());
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         let form = HeaderValue::from_static("application/x-www-form-urlencoded");
         headers.insert(CONTENT_TYPE, form);
