@@ -258,3 +258,20 @@ async fn without_a_cache_every_request_asks() {
     }
     assert_eq!(asked.load(Ordering::Relaxed), 3);
 }
+
+/// What one session's backend said of a cookie counts for no other session and for no bearer of the same letters.
+#[test]
+fn an_answer_counts_for_its_session_its_place_and_its_value() {
+    let toml = format!("{TOML}{}", TOML.replace("session.web", "session.other"));
+    let both = authorities(&toml);
+    let sessions = [&both.sessions["web"], &both.sessions["other"]];
+    let mut known = Vec::new();
+    for session in sessions {
+        for shown in [Shown::Cookie("x"), Shown::Bearer("x"), Shown::Cookie("xx")] {
+            let print = session.fingerprint(shown);
+            assert_eq!(print, session.fingerprint(shown));
+            assert!(!known.contains(&print), "{shown:?}");
+            known.push(print);
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The room as a whole: forged tokens against every line of the rules, public signature vectors, what compiles.
 
+mod cache_keys;
 mod compile;
 mod forged;
 pub(crate) mod support;
