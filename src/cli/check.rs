@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::{complain, eprint_line, load, print_line};
-use crate::config::{Auth, Config, Route, Test};
+use crate::config::Test;
 use crate::snapshot::{Snapshot, Walk};
 use crate::telemetry::Metrics;
 
@@ -20,7 +20,6 @@ pub(super) fn execute(path: &Path) -> ExitCode {
         Err(errors) => return complain(&loaded.sources.locate(errors)),
     };
     list_routes(&snapshot);
-    warn_of_open_doors(&config);
     for (listener, warning) in snapshot.certificate_warnings() {
         eprint_line(&format!("warning: listener `{listener}`: {warning}"));
     }
@@ -68,21 +67,6 @@ fn list_routes(snapshot: &Snapshot) {
         eprint_line(&format!(
             "warning: route `{}` is never reached: `{}` wins",
             loser.name, winner.name
-        ));
-    }
-}
-
-/// A closed route without a host loses to every route that names one: hosts are compared first.
-fn warn_of_open_doors(config: &Config) {
-    let named = config
-        .route
-        .iter()
-        .any(|route| route.auth != Auth::Deny && route.host.is_some());
-    let open = |route: &&Route| route.auth == Auth::Deny && route.host.is_none();
-    for route in config.route.iter().filter(open).filter(|_| named) {
-        let name = route.name.as_deref().unwrap_or("(unnamed)");
-        eprint_line(&format!(
-            "warning: the closed route `{name}` names no host, so routes that name one win over it"
         ));
     }
 }

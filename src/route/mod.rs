@@ -21,7 +21,9 @@
 //!
 //! A pair that only the last step separates is a conflict, which [`Table::shadowed`] reports. A route whose host and
 //! path fit but whose method does not is passed over; 405 is the answer only if no other route takes the request.
-//! A closed route without a list of methods is closed to all of them, unknown ones included.
+//! A closed route without a list of methods is closed to all of them, unknown ones included. It is also tried among the
+//! routes of every narrower host that its own covers, by its path, after those that say the same of the path: what is
+//! closed for all stays closed where some route names the host.
 
 mod compile;
 mod fields;

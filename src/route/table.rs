@@ -5,7 +5,7 @@
 //! literal front.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -38,6 +38,8 @@ pub struct Pattern {
     path: PathPattern,
     criteria: Arc<Criteria>,
     rule: usize,
+    /// A closed path of a wider host, which holds on this one too.
+    inherited: bool,
 }
 
 impl<P> Table<P> {
@@ -51,6 +53,7 @@ impl<P> Table<P> {
             payloads.push(payload);
             expand(matcher, rule, &mut patterns);
         }
+        close_on_covered_hosts(&mut patterns);
         patterns.sort_by(Pattern::precedence);
         let mut table = Self {
             payloads,
@@ -70,6 +73,7 @@ impl<P> Table<P> {
             paths.prefixes.link();
         }
         table.any_host.prefixes.link();
+        patterns.retain(|pattern| !pattern.inherited);
         table.patterns = patterns;
         table
     }
@@ -162,9 +166,31 @@ fn expand(matcher: RouteMatch, rule: usize, patterns: &mut Vec<Pattern>) {
                 path: path.clone(),
                 criteria: Arc::clone(&criteria),
                 rule,
+                inherited: false,
             });
         }
     }
+}
+
+/// What is closed on a host is closed on every host that it covers: a door that was shut for all must not stand open
+/// wherever some route names the host.
+fn close_on_covered_hosts(patterns: &mut Vec<Pattern>) {
+    let hosts: HashSet<HostPattern> = patterns
+        .iter()
+        .map(|pattern| pattern.host.clone())
+        .collect();
+    let closed = patterns.iter().filter(|pattern| pattern.criteria.closed);
+    let inherited: Vec<Pattern> = closed
+        .flat_map(|pattern| {
+            let covered = hosts.iter().filter(|host| pattern.host.covers(host));
+            covered.map(|host| Pattern {
+                host: host.clone(),
+                inherited: true,
+                ..pattern.clone()
+            })
+        })
+        .collect();
+    patterns.extend(inherited);
 }
 
 impl Pattern {
@@ -176,6 +202,7 @@ impl Pattern {
         let spelling = || self.path.precedence(&other.path);
         let wording = || self.criteria.to_string().cmp(&other.criteria.to_string());
         host.then_with(path)
+            .then_with(|| self.inherited.cmp(&other.inherited))
             .then_with(criteria)
             .then_with(spelling)
             .then_with(wording)

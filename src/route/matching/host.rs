@@ -40,6 +40,18 @@ impl HostPattern {
         self.rank().cmp(&other.rank())
     }
 
+    /// Whether every host that matches `other` matches this one too, and not the other way round.
+    pub(in crate::route) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, Self::Exact(_) | Self::Wildcard(_)) => true,
+            (Self::Wildcard(parent), Self::Exact(name)) => {
+                let above = name.split_once('.').map(|(_, above)| above);
+                above == Some(parent)
+            }
+            _ => false,
+        }
+    }
+
     fn rank(&self) -> (u8, std::cmp::Reverse<usize>, &str) {
         match self {
             Self::Exact(name) => (0, std::cmp::Reverse(0), name),
@@ -100,6 +112,28 @@ mod tests {
             "a/b",
         ] {
             check(text, None);
+        }
+    }
+
+    #[test]
+    fn a_host_covers_what_is_narrower_and_not_itself() {
+        let covers = |wide: &str, narrow: &str| {
+            let [wide, narrow] = [wide, narrow].map(|text| HostPattern::parse(text).unwrap());
+            wide.covers(&narrow)
+        };
+        assert!(covers("*", "a.example.com"));
+        assert!(covers("*", "*.example.com"));
+        assert!(covers("*.example.com", "a.example.com"));
+        for (wide, narrow) in [
+            ("*", "*"),
+            ("a.example.com", "a.example.com"),
+            ("*.example.com", "*.example.com"),
+            ("*.example.com", "example.com"),
+            ("*.example.com", "b.a.example.com"),
+            ("*.example.com", "*.a.example.com"),
+            ("a.example.com", "*"),
+        ] {
+            assert!(!covers(wide, narrow), "{wide} {narrow}");
         }
     }
 

@@ -299,6 +299,30 @@ fn a_closed_route_cannot_be_walked_around_by_an_odd_method() {
 }
 
 #[test]
+fn a_path_that_is_closed_on_a_wider_host_is_closed_on_the_hosts_that_routes_name() {
+    let routes = [
+        "path = '/debug/*'\nauth = 'deny'",
+        "host = '*.example.com'\npath = '/metrics'\nauth = 'deny'",
+        "host = ['id.example.com', '*.example.com']",
+        "host = 'id.example.com'\npath = '/debug/health'",
+        "host = 'ops.example.com'\npath = '/debug/*'\nmethods = ['GET']",
+    ];
+    let get = |host, path| found(&routes, &Ask::default(), host, path);
+    for host in ["id.example.com", "other.example.com", "elsewhere"] {
+        assert_eq!(get(host, "/debug/x"), Ok(routes[0]), "{host}");
+    }
+    assert_eq!(get("id.example.com", "/metrics"), Ok(routes[1]));
+    assert_eq!(get("id.example.com", "/other"), Ok(routes[2]));
+    // Whoever says more of the path, or the same of it for a narrower host, meant the exception.
+    assert_eq!(get("id.example.com", "/debug/health"), Ok(routes[3]));
+    assert_eq!(get("ops.example.com", "/debug/x"), Ok(routes[4]));
+    assert_eq!(
+        found(&routes, &Ask::method("POST"), "ops.example.com", "/debug/x"),
+        Ok(routes[0])
+    );
+}
+
+#[test]
 fn listeners_see_their_own_routes_only() {
     let routes = [
         "listen = ['admin']\npath = '/x'",
