@@ -31,6 +31,10 @@ e2e *ARGS:
 deny:
     .ci/deny
 
+# Seconds of fuzzing for each target; `just fuzz 3600 head` for an hour of one
+fuzz *ARGS:
+    .ci/fuzz {{ARGS}}
+
 # API documentation, warnings are errors
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items

@@ -66,6 +66,8 @@ mod peers;
 mod grpc;
 // gRPC-Web, translated and passed on.
 mod grpc_web;
+// The corpora of the fuzz targets.
+mod corpora;
 // Bytes that two readers could take apart in two ways, from clients and from origins.
 mod smuggling;
 // The door: refusals before a request exists, memory and descriptors that run out.
