@@ -193,10 +193,11 @@ impl Exchange {
         if self.conn.protocol == Protocol::Http1 && ends_connection(why.reason()) {
             announce_close(&mut response);
         }
-        self.metrics.reject(why.reason());
+        let wall = clock::wall();
+        self.metrics.reject(why.reason(), &self.id, wall);
         self.desk.decisions.keep(Decision::of(
             self.id.clone(),
-            clock::wall(),
+            wall,
             Arc::clone(&self.conn.listener_name),
             self.policy.as_ref().map(|policy| Arc::clone(&policy.name)),
             &why,
@@ -257,6 +258,9 @@ impl Exchange {
     fn close(self, outcome: Outcome) {
         let elapsed = clock::now().saturating_duration_since(self.started);
         self.metrics.observe(&self.method, self.status, elapsed);
+        if RouteMetrics::is_slow(elapsed) {
+            self.metrics.remember(elapsed, &self.id, clock::wall());
+        }
         if self.is_logged() {
             self.desk.access_log.write(&self.record(outcome, elapsed));
         }

@@ -162,7 +162,7 @@ async fn run(
         exchange.preflight();
         return Ok(answer); // a preflight carries no credentials
     }
-    let principal = identify(gateway, policy, request).await?;
+    let principal = identify(gateway, policy, exchange, request).await?;
     exchange.principal(&principal);
     let (method, headers) = (request.method(), request.headers());
     policy.check_csrf(&principal, &client, &head, method, headers)?;
@@ -288,6 +288,7 @@ fn preflight(policy: &Policy, request: &Request) -> Result<Option<Response>, Rej
 async fn identify(
     gateway: &Gateway,
     policy: &Policy,
+    exchange: &Exchange,
     request: &Request,
 ) -> Result<Principal, Rejection> {
     if !policy.authn.wants_credential() {
@@ -297,7 +298,7 @@ async fn identify(
         .authn
         .identify(&gateway.pools, request.headers(), clock::wall())
         .await;
-    policy.count_decision(identified.as_ref());
+    policy.count_decision(exchange.id(), identified.as_ref());
     identified
 }
 

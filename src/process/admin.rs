@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN, VARY,
+};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Full, Limited};
 use hyper::body::Incoming;
@@ -20,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::{Command, House};
 use crate::server::Stage;
 use crate::telemetry::Samples;
-use crate::telemetry::metrics::CONTENT_TYPE as CONTENT_TYPE_OF_METRICS;
+use crate::telemetry::metrics::{CONTENT_TYPE as CONTENT_TYPE_OF_METRICS, open};
 use crate::types::{clock, task};
 
 /// Operators and scrapers are few.
@@ -90,7 +92,7 @@ async fn answer(
                 return not_allowed("GET, HEAD");
             }
             match path {
-                "/metrics" => metrics(house),
+                "/metrics" => metrics(house, request.headers()),
                 "/livez" => text(StatusCode::OK, "alive\n"),
                 "/readyz" => ready(house),
                 "/jwks.json" => key_set(house),
@@ -150,16 +152,20 @@ fn ready(house: &House) -> Answer {
     }
 }
 
-fn metrics(house: &House) -> Answer {
+fn metrics(house: &House, headers: &HeaderMap) -> Answer {
     let snapshot = house.shared.snapshot.load_full();
     let mut samples = snapshot.samples(clock::now());
     samples.in_flight = u64::from(house.shared.in_flight.count());
     samples.access_log_dropped = house.access_log.dropped();
-    let mut response = text(StatusCode::OK, &house.metrics.render(&samples));
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static(CONTENT_TYPE_OF_METRICS),
-    );
+    let (page, content_type) = if open::is_preferred(headers) {
+        (house.metrics.render_open(&samples), open::CONTENT_TYPE)
+    } else {
+        (house.metrics.render(&samples), CONTENT_TYPE_OF_METRICS)
+    };
+    let mut response = text(StatusCode::OK, &page);
+    let fields = response.headers_mut();
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    fields.insert(VARY, HeaderValue::from_static("Accept"));
     response
 }
 

@@ -18,7 +18,7 @@ use crate::route::Head;
 use crate::telemetry::metrics::{AuthMetrics, RouteMetrics, UpstreamMetrics};
 use crate::transform::Plan;
 use crate::types::body::Bounds;
-use crate::types::{Body, Principal, Reason, Rejection, Response};
+use crate::types::{Body, Principal, Reason, Rejection, Response, clock};
 use crate::upstream::Cluster;
 
 /// A route, compiled.
@@ -207,7 +207,7 @@ impl Policy {
 
     /// Counts what authentication said; routes that ask for no credential decide nothing. A refusal cannot be laid at
     /// the door of one source where several are named: the first stands for all.
-    pub fn count_decision(&self, decision: Result<&Principal, &Rejection>) {
+    pub fn count_decision(&self, id: &HeaderValue, decision: Result<&Principal, &Rejection>) {
         let source = |name: &Arc<str>| self.auth_metrics.iter().find(|(source, _)| source == name);
         match decision {
             Ok(principal) => {
@@ -217,7 +217,7 @@ impl Policy {
             }
             Err(why) => {
                 if let Some((_, metrics)) = self.auth_metrics.first() {
-                    metrics.refused(why.reason());
+                    metrics.refused(why.reason(), id, clock::wall());
                 }
             }
         }

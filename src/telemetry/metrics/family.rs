@@ -2,12 +2,49 @@
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
+use super::exemplar::Exemplar;
+
 /// A name, what it means, and its values by label.
 pub(super) struct Family {
     name: &'static str,
     help: &'static str,
     kind: MetricType,
     metrics: Vec<Metric>,
+    exemplars: Vec<Placed>,
+}
+
+/// Behind which value of a family an exemplar stands: which metric, and which bucket of it.
+struct Placed {
+    metric: usize,
+    bucket: usize,
+    exemplar: Exemplar,
+}
+
+/// A family with its values, ready to be written.
+pub(super) struct Gathered {
+    pub(super) family: MetricFamily,
+    /// In the order of their places.
+    exemplars: Vec<Placed>,
+}
+
+impl Gathered {
+    /// The exemplar behind one value.
+    pub(super) fn exemplar(&self, metric: usize, bucket: usize) -> Option<&Exemplar> {
+        let place = |placed: &Placed| (placed.metric, placed.bucket);
+        let found = self
+            .exemplars
+            .binary_search_by_key(&(metric, bucket), place);
+        Some(&self.exemplars.get(found.ok()?)?.exemplar)
+    }
+}
+
+impl From<MetricFamily> for Gathered {
+    fn from(family: MetricFamily) -> Self {
+        Self {
+            family,
+            exemplars: Vec::new(),
+        }
+    }
 }
 
 impl Family {
@@ -32,6 +69,7 @@ impl Family {
             help,
             kind,
             metrics: Vec::new(),
+            exemplars: Vec::new(),
         }
     }
 
@@ -59,6 +97,16 @@ impl Family {
         self.push(labels, count as f64);
     }
 
+    /// Says which request is behind the value that was added last.
+    pub(super) fn exemplify(&mut self, bucket: usize, exemplar: Option<Exemplar>) {
+        let metric = self.metrics.len().saturating_sub(1);
+        self.exemplars.extend(exemplar.map(|exemplar| Placed {
+            metric,
+            bucket,
+            exemplar,
+        }));
+    }
+
     /// Adds a distribution that carries its labels.
     pub(super) fn push_histogram(&mut self, histogram: &prometheus::Histogram) {
         self.metrics
@@ -66,7 +114,7 @@ impl Family {
     }
 
     /// `None` without values: the text format knows no empty family.
-    pub(super) fn into_proto(self) -> Option<MetricFamily> {
+    pub(super) fn gathered(self) -> Option<Gathered> {
         if self.metrics.is_empty() {
             return None;
         }
@@ -75,7 +123,9 @@ impl Family {
         family.set_help(self.help.to_owned());
         family.set_field_type(self.kind);
         family.set_metric(self.metrics);
-        Some(family)
+        let mut exemplars = self.exemplars;
+        exemplars.sort_unstable_by_key(|placed| (placed.metric, placed.bucket));
+        Some(Gathered { family, exemplars })
     }
 }
 

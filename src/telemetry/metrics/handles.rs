@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
 use prometheus::{Histogram, HistogramOpts};
 
+use super::exemplar::{Exemplar, LastRefused, LastSlow, SLOW};
 use super::family::Family;
 use crate::telemetry::labels::{METHODS, ReasonCounts, STATUSES, method_index, status_index};
 use crate::types::{Protocol, Reason};
@@ -25,7 +26,9 @@ pub struct RouteMetrics {
     answers: Box<[AtomicU64]>,
     rare_answers: Mutex<BTreeMap<(usize, u16), u64>>,
     rejections: ReasonCounts,
+    last_rejected: LastRefused,
     duration: Histogram,
+    last_slow: LastSlow,
 }
 
 /// What authentication by one source came to.
@@ -34,6 +37,7 @@ pub struct AuthMetrics {
     source: Arc<str>,
     accepted: AtomicU64,
     refused: ReasonCounts,
+    last_refused: LastRefused,
 }
 
 /// The connections of one listener.
@@ -78,7 +82,9 @@ impl RouteMetrics {
             answers: zeros(METHODS.len() * STATUSES.len()),
             rare_answers: Mutex::default(),
             rejections: ReasonCounts::new(),
+            last_rejected: LastRefused::default(),
             duration: histogram(DURATION, DURATION_HELP, &labels),
+            last_slow: LastSlow::default(),
         }
     }
 
@@ -103,8 +109,22 @@ impl RouteMetrics {
     }
 
     /// Counts a refusal; [`Self::observe`] counts its answer.
-    pub fn reject(&self, reason: Reason) {
+    pub fn reject(&self, reason: Reason, id: &HeaderValue, at: SystemTime) {
         self.rejections.count(reason);
+        self.last_rejected.keep(reason, id, at);
+    }
+
+    /// Whether an answer that took so long is worth a look: [`Self::remember`] keeps its id.
+    #[must_use]
+    pub fn is_slow(duration: Duration) -> bool {
+        duration > SLOW
+    }
+
+    /// Keeps the id of a slow answer beside the number that it was counted into.
+    pub fn remember(&self, duration: Duration, id: &HeaderValue, at: SystemTime) {
+        let seconds = duration.as_secs_f64();
+        let bucket = BUCKETS.iter().take_while(|bound| seconds > **bound).count();
+        self.last_slow.keep(bucket, seconds, id, at);
     }
 
     /// The answers counted, by method and status.
@@ -128,6 +148,7 @@ impl AuthMetrics {
             source: Arc::clone(source),
             accepted: AtomicU64::new(0),
             refused: ReasonCounts::new(),
+            last_refused: LastRefused::default(),
         }
     }
 
@@ -137,8 +158,9 @@ impl AuthMetrics {
     }
 
     /// The caller was refused.
-    pub fn refused(&self, reason: Reason) {
+    pub fn refused(&self, reason: Reason, id: &HeaderValue, at: SystemTime) {
         self.refused.count(reason);
+        self.last_refused.keep(reason, id, at);
     }
 }
 
@@ -216,27 +238,33 @@ pub(super) fn route_families(routes: &[Arc<RouteMetrics>]) -> Vec<Family> {
             requests.count(&labels, count);
         }
         durations.push_histogram(&handle.duration);
+        for (bucket, exemplar) in handle.last_slow.each() {
+            durations.exemplify(bucket, Some(exemplar));
+        }
     }
     vec![requests, durations, rejection_family(routes)]
 }
 
 /// Every reason is there from the start, under the empty route, so that an alert can be written before the first one.
 fn rejection_family(routes: &[Arc<RouteMetrics>]) -> Family {
-    let mut counts: BTreeMap<(&str, &str), u64> = Reason::ALL
+    let mut counts: BTreeMap<(&str, &str), (u64, Option<Exemplar>)> = Reason::ALL
         .iter()
-        .map(|reason| (("", reason.code()), 0))
+        .map(|reason| (("", reason.code()), (0, None)))
         .collect();
     for handle in routes {
         for (reason, count) in handle.rejections.each().filter(|(_, count)| *count > 0) {
-            *counts.entry((&handle.route, reason.code())).or_default() += count;
+            let entry = counts.entry((&handle.route, reason.code())).or_default();
+            let last = handle.last_rejected.find(reason);
+            *entry = (entry.0 + count, Exemplar::later(entry.1, last));
         }
     }
     let mut rejections = Family::counter(
         "vestibule_rejections_total",
         "Requests refused by the gateway, by reason; no route: refused before one was found.",
     );
-    for ((route, reason), count) in counts {
+    for ((route, reason), (count, last)) in counts {
         rejections.count(&[("route", route), ("reason", reason)], count);
+        rejections.exemplify(0, last);
     }
     rejections
 }
@@ -252,6 +280,7 @@ pub(super) fn auth_families(sources: &[Arc<AuthMetrics>]) -> Vec<Family> {
         decisions.count(&[("source", source), ("outcome", "accepted")], accepted);
         for (reason, count) in handle.refused.each().filter(|(_, count)| *count > 0) {
             decisions.count(&[("source", source), ("outcome", reason.code())], count);
+            decisions.exemplify(0, handle.last_refused.find(reason));
         }
     }
     vec![decisions]

@@ -5,9 +5,11 @@
 //! that holds them. *Samples* are read off other rooms' live state when a scrape comes. *Process-wide* numbers stand in
 //! a registry.
 
+mod exemplar;
 mod family;
 mod handles;
 mod in_use;
+pub mod open;
 mod own_process;
 mod registry;
 mod samples;
@@ -27,6 +29,7 @@ pub use samples::{
 };
 
 use crate::types::clock::unix_seconds;
+use family::{Family, Gathered};
 use in_use::InUse;
 use registry::ProcessWide;
 
@@ -114,10 +117,27 @@ impl Metrics {
     /// Everything in Prometheus' text format. Reads `/proc`: for the admin thread.
     #[must_use]
     pub fn render(&self, samples: &Samples) -> String {
+        let gathered = self.gather(samples).into_iter();
+        let families: Vec<_> = gathered.map(|gathered| gathered.family).collect();
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut text) {
+            tracing::error!(%error, "metrics are incomplete");
+        }
+        text
+    }
+
+    /// The same in OpenMetrics' text format, with the last request behind each refusal and each slow answer.
+    #[must_use]
+    pub fn render_open(&self, samples: &Samples) -> String {
+        open::encode(&self.gather(samples))
+    }
+
+    fn gather(&self, samples: &Samples) -> Vec<Gathered> {
         self.process_wide.in_flight.set(signed(samples.in_flight));
-        let mut families = self.process_wide.families();
-        let mut add = |more: Vec<family::Family>| {
-            families.extend(more.into_iter().filter_map(family::Family::into_proto));
+        let own = self.process_wide.families().into_iter();
+        let mut families: Vec<Gathered> = own.map(Gathered::from).collect();
+        let mut add = |more: Vec<Family>| {
+            families.extend(more.into_iter().filter_map(Family::gathered));
         };
         add(handles::route_families(&self.routes.each()));
         add(handles::auth_families(&self.auth.each()));
@@ -125,12 +145,8 @@ impl Metrics {
         add(handles::upstream_families(&self.upstreams.each()));
         add(samples.families());
         add(own_process::families());
-        families.sort_by(|one, other| one.name().cmp(other.name()));
-        let mut text = String::new();
-        if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut text) {
-            tracing::error!(%error, "metrics are incomplete");
-        }
-        text
+        families.sort_by(|one, other| one.family.name().cmp(other.family.name()));
+        families
     }
 }
 

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::*;
 use crate::types::{Protocol, Reason};
@@ -15,6 +15,10 @@ fn at(seconds: u64) -> SystemTime {
 
 fn name(text: &str) -> Arc<str> {
     Arc::from(text)
+}
+
+fn id(digit: char) -> HeaderValue {
+    HeaderValue::from_str(&digit.to_string().repeat(32)).unwrap()
 }
 
 /// Whether the text holds this very line.
@@ -86,10 +90,10 @@ fn full() -> (Arc<Metrics>, Vec<Arc<dyn std::any::Any>>) {
     let metrics = Metrics::new();
     let route = metrics.route("public", "login");
     route.observe(&Method::POST, StatusCode::OK, QUICK);
-    route.reject(Reason::RateLimited);
+    route.reject(Reason::RateLimited, &id('b'), at(7));
     let auth = metrics.auth("main");
     auth.accepted();
-    auth.refused(Reason::TokenExpired);
+    auth.refused(Reason::TokenExpired, &id('a'), at(7));
     let listener = metrics.listener("public");
     listener.opened(Protocol::Http2);
     listener.refused("too_many");
@@ -160,7 +164,7 @@ mod text {
         let metrics = Metrics::new();
         let routes = ["a", "b"].map(|listener| metrics.route(listener, "login"));
         for route in &routes {
-            route.reject(Reason::RateLimited);
+            route.reject(Reason::RateLimited, &id('b'), at(7));
         }
         let text = metrics.render(&Samples::default());
         let line = r#"vestibule_rejections_total{route="login",reason="rate_limited"} 2"#;
@@ -422,5 +426,93 @@ mod lint {
             let (series, _) = line.rsplit_once(' ').unwrap();
             assert!(seen.insert(series), "{series}");
         }
+    }
+}
+
+mod open_metrics {
+    use super::*;
+
+    /// Bounds of buckets are written as floats there, and the total of a counter is not part of its family's name.
+    fn values_of(text: &str) -> BTreeSet<String> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let lines = lines.map(|line| line.split(" # ").next().unwrap_or_default());
+        let lines = lines.filter(|line| !line.starts_with("process_"));
+        lines
+            .map(|line| line.replace(".0\"}", "\"}").replace(".0\",", "\","))
+            .collect()
+    }
+
+    #[test]
+    fn it_says_the_same_as_the_older_format() {
+        let (metrics, _handles) = full();
+        let (old, new) = (metrics.render(&samples()), metrics.render_open(&samples()));
+        assert_eq!(values_of(&old), values_of(&new));
+        assert!(new.ends_with("\n# EOF\n"));
+        assert!(has(&new, "# TYPE vestibule_requests counter"), "{new}");
+        assert!(has(&new, "# TYPE vestibule_requests_in_flight gauge"));
+        assert!(!old.contains(" # ") && !old.contains("# EOF"));
+    }
+
+    #[test]
+    fn the_last_refusal_stands_behind_its_count() {
+        let metrics = Metrics::new();
+        let routes = ["a", "b"].map(|listener| metrics.route(listener, "login"));
+        routes[0].reject(Reason::RateLimited, &id('c'), at(9));
+        routes[1].reject(Reason::RateLimited, &id('d'), at(8));
+        routes[1].reject(Reason::NoRoute, &id('e'), at(10));
+        let auth = metrics.auth("main");
+        auth.refused(Reason::TokenExpired, &id('f'), at(11));
+        let text = metrics.render_open(&Samples::default());
+        let shown = |digit: char, at: u64| {
+            let id = digit.to_string().repeat(32);
+            format!(" # {{request_id=\"{id}\"}} 1 {at}.000")
+        };
+        let rejections = "vestibule_rejections_total";
+        for line in [
+            format!(
+                r#"{rejections}{{route="login",reason="rate_limited"}} 2{}"#,
+                shown('c', 9)
+            ),
+            format!(
+                r#"{rejections}{{route="login",reason="no_route"}} 1{}"#,
+                shown('e', 10)
+            ),
+            format!(r#"{rejections}{{route="",reason="forbidden"}} 0"#),
+            format!(
+                r#"vestibule_auth_decisions_total{{source="main",outcome="token_expired"}} 1{}"#,
+                shown('f', 11)
+            ),
+        ] {
+            assert!(has(&text, &line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_slow_answer_stands_behind_its_bucket() {
+        let metrics = Metrics::new();
+        let routes = ["a", "b"].map(|name| metrics.route("public", name));
+        for (milliseconds, digit) in [(99, '1'), (250, '2'), (300, '3'), (60_000, '4')] {
+            let took = Duration::from_millis(milliseconds);
+            routes[1].observe(&Method::GET, StatusCode::OK, took);
+            if RouteMetrics::is_slow(took) {
+                routes[1].remember(took, &id(digit), at(5));
+            }
+        }
+        let text = metrics.render_open(&Samples::default());
+        let bucket = |bound: &str, count: u64, behind: Option<(char, &str)>| {
+            let behind = behind.map_or(String::new(), |(digit, value)| {
+                let id = digit.to_string().repeat(32);
+                format!(" # {{request_id=\"{id}\"}} {value} 5.000")
+            });
+            let labels = format!(r#"listener="public",route="b",le="{bound}""#);
+            let line =
+                format!("vestibule_request_duration_seconds_bucket{{{labels}}} {count}{behind}");
+            assert!(has(&text, &line), "{line} is not in\n{text}");
+        };
+        bucket("0.1", 1, None);
+        bucket("0.25", 2, Some(('2', "0.25")));
+        bucket("0.5", 3, Some(('3', "0.3")));
+        bucket("30.0", 3, None);
+        bucket("+Inf", 4, Some(('4', "60")));
     }
 }

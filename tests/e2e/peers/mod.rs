@@ -13,6 +13,7 @@ mod h2load;
 mod h2spec;
 mod oidc_provider;
 mod program;
+mod prometheus;
 mod promtool;
 mod slowhttptest;
 mod sslscan;
