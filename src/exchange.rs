@@ -115,6 +115,12 @@ impl Exchange {
         &self.id
     }
 
+    /// When the request had arrived.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// The connection.
     #[must_use]
     pub fn conn(&self) -> &ConnFacts {
@@ -186,13 +192,24 @@ impl Exchange {
     pub fn refuse(&mut self, why: Rejection) -> Response {
         let id = self.id.to_str().unwrap_or_default();
         let mut response = why.render(self.dialect, id);
+        if self.conn.protocol == Protocol::Http1 && ends_connection(why.reason()) {
+            announce_close(&mut response);
+        }
+        self.note_refusal(why);
+        response
+    }
+
+    /// Notes that the answer, under way already, ends before its end.
+    fn cut_off(&mut self, reason: Reason) {
+        let detail = "the answer was under way";
+        self.note_refusal(Rejection::because(reason, detail));
+    }
+
+    fn note_refusal(&mut self, why: Rejection) {
         self.grpc_status = self
             .dialect
             .is_grpc_family()
             .then(|| u32::from(why.reason().grpc_status()));
-        if self.conn.protocol == Protocol::Http1 && ends_connection(why.reason()) {
-            announce_close(&mut response);
-        }
         let wall = clock::wall();
         self.metrics.reject(why.reason(), &self.id, wall);
         self.desk.decisions.keep(Decision::of(
@@ -203,7 +220,6 @@ impl Exchange {
             &why,
         ));
         self.refusal = Some(why);
-        response
     }
 
     /// Dresses every answer of the route, refusals included: header edits, CORS, the request id.
@@ -379,7 +395,10 @@ impl Ledger {
     }
 
     fn close(&mut self, outcome: Outcome) {
-        if let Some(exchange) = self.exchange.take() {
+        if let Some(mut exchange) = self.exchange.take() {
+            if let Some(reason) = self.body.expired() {
+                exchange.cut_off(reason);
+            }
             exchange.close(outcome);
         }
     }

@@ -1,8 +1,10 @@
 //! ONE REQUEST, TOP TO BOTTOM. Every stage is one call and one `?`; the order is fixed by security, so it is written
 //! once, here. `handle` is infallible: it renders what `run` refuses, in the caller's dialect.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
@@ -18,10 +20,12 @@ use crate::exchange::{Desk, Exchange, Ledger};
 use crate::limit::KeyInputs;
 use crate::route::Head;
 use crate::snapshot::{Action, Listener, Policy, Snapshot};
-use crate::transform::{self, grpc_web};
+use crate::transform::{self, deadline, grpc_web};
 use crate::types::body::Gauge;
+use crate::types::expiry;
 use crate::types::{
-    Body, BodyError, ConnFacts, Dialect, Principal, Reason, Rejection, Request, Response, clock,
+    Body, BodyError, ConnFacts, Dialect, Principal, Protocol, Reason, Rejection, Request, Response,
+    clock,
 };
 use crate::upstream::{self, Pools};
 
@@ -93,7 +97,15 @@ pub fn handle(
             &request,
         ));
         let brief = !request.body().is_empty() && is_brief(request.headers());
-        let answer = run(&gateway, &snapshot, &mut exchange, &mut request).await;
+        let deadline = deadline_of(&exchange, request.headers());
+        let answer = {
+            let ends = deadline.as_ref().copied().unwrap_or_default();
+            let running = run(&gateway, &snapshot, &mut exchange, &mut request, deadline);
+            // The caller chose the time, so no endpoint is blamed for being too slow for it.
+            expiry::within(ends, pin!(running))
+                .await
+                .unwrap_or_else(|| Err(Rejection::new(Reason::DeadlineExceeded)))
+        };
         if brief {
             exchange.discard(std::mem::take(request.body_mut())).await;
         }
@@ -139,6 +151,7 @@ async fn run(
     snapshot: &Snapshot,
     exchange: &mut Exchange,
     request: &mut Request,
+    deadline: Result<Option<Instant>, Rejection>,
 ) -> Result<Response, Rejection> {
     admit(gateway, snapshot, exchange)?;
     snapshot.identity.strip(request.headers_mut()); // before anyone could believe them
@@ -157,6 +170,7 @@ async fn run(
     exchange.route(policy);
     policy.check_head(&head)?;
     policy.check_announced_body(request.headers())?;
+    let deadline = deadline?;
     policy.check_early_limits(&client, request.headers())?;
     if let Some(answer) = preflight(policy, request)? {
         exchange.preflight();
@@ -197,11 +211,18 @@ async fn run(
             client: &client,
             head: &head,
             request_id: exchange.id(),
+            dialect: exchange.dialect(),
+            time_left: time_left(deadline)?,
             wall: clock::wall,
         },
     )?;
     let answer_in = grpc_web::answers_in(request.headers(), exchange.dialect());
     policy.transform.request_body(request, exchange.dialect())?;
+
+    if let Some(at) = deadline {
+        let body = request.body_mut();
+        body.expire(at, Reason::DeadlineExceeded, None);
+    }
 
     let options = upstream::Forward {
         timeout: policy.timeout,
@@ -216,7 +237,29 @@ async fn run(
         settle(snapshot, &ending, &response).await; // before the answer leaves
     }
     policy.transform.response(response.headers_mut());
-    Ok(policy.transform.response_body(response, answer_in))
+    let mut response = policy.transform.response_body(response, answer_in);
+    if let Some(at) = deadline {
+        let has_trailers = exchange.conn().protocol == Protocol::Http2;
+        let words = deadline::last_words(&response, answer_in, has_trailers, exchange.id());
+        let body = response.body_mut();
+        body.expire(at, Reason::DeadlineExceeded, words);
+    }
+    Ok(response)
+}
+
+/// When the time is over that the caller gives the call. One that lies beyond all clocks is none.
+fn deadline_of(exchange: &Exchange, headers: &HeaderMap) -> Result<Option<Instant>, Rejection> {
+    let asked = deadline::asked(headers, exchange.dialect())?;
+    Ok(asked.and_then(|timeout| exchange.started().checked_add(timeout)))
+}
+
+/// What the upstream is told of it. Nothing is sent whose time is over.
+fn time_left(deadline: Option<Instant>) -> Result<Option<Duration>, Rejection> {
+    let left = deadline.map(|at| at.saturating_duration_since(clock::now()));
+    match left {
+        Some(Duration::ZERO) => Err(Rejection::new(Reason::DeadlineExceeded)),
+        left => Ok(left),
+    }
 }
 
 /// Counts the exchange as in flight, unless too many are, or they hold too much memory. Where memory is short and nobody
@@ -327,6 +370,7 @@ async fn take_logout(
             BodyError::TooLarge => Reason::BodyTooLarge,
             BodyError::Stalled => Reason::BodyStalled,
             BodyError::Malformed(_) | BodyError::Connection(_) => Reason::BadBody,
+            BodyError::Expired(_) => Reason::DeadlineExceeded,
         })
     })?;
     let wall = clock::wall();

@@ -126,8 +126,10 @@ impl Walk {
         let policy = report.judged("route", policy, |policy| format!("`{}`", policy.name))?;
         let checked = policy
             .check_head(&head)
-            .and_then(|()| policy.check_announced_body(&parts.headers));
-        report.judged("route rules", checked, |()| "nothing against it".to_owned())?;
+            .and_then(|()| policy.check_announced_body(&parts.headers))
+            .and_then(|()| transform::deadline::asked(&parts.headers, dialect));
+        let time_left =
+            report.judged("route rules", checked, |_| "nothing against it".to_owned())?;
         note_limits(report, policy);
         note_preflight(report, policy, &parts)?;
         let principal = explain_authn(report, policy, &parts.headers).await?;
@@ -159,6 +161,8 @@ impl Walk {
             conn: &place.conn,
             head: &head,
             request_id: &id,
+            dialect,
+            time_left,
             wall: clock::wall,
         };
         let mut request = http::Request::from_parts(parts, Body::empty());

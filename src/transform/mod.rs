@@ -8,6 +8,7 @@
 //! endpoint, protocol and upgrade (`upstream`).
 
 pub mod assertion;
+pub mod deadline;
 
 mod compile;
 mod cookies;
@@ -25,7 +26,7 @@ pub mod grpc_web;
 #[cfg(test)]
 mod tests;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::Uri;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -63,6 +64,10 @@ pub struct Facts<'a> {
     pub head: &'a Head,
     /// Our name for the exchange.
     pub request_id: &'a HeaderValue,
+    /// What the caller speaks.
+    pub dialect: Dialect,
+    /// What is left of the time that the caller gave the call, if it said so.
+    pub time_left: Option<Duration>,
     /// Tells the time, where it is needed.
     pub wall: fn() -> SystemTime,
 }
@@ -93,6 +98,9 @@ impl Plan {
         }
         if self.strips_bearer {
             headers.remove(AUTHORIZATION);
+        }
+        if let Some(left) = facts.time_left {
+            deadline::write(headers, facts.dialect, left);
         }
         self.request.apply(headers);
         *request.uri_mut() = Uri::from(facts.head.path_and_query().clone());

@@ -116,6 +116,8 @@ impl Case {
             client: &client,
             head: rewritten.as_ref().unwrap_or(&head),
             request_id: &HeaderValue::from_static("id-1"),
+            dialect: Dialect::Http,
+            time_left: None,
             wall: || std::time::SystemTime::UNIX_EPOCH,
         };
         plan.request(&mut request, &facts)

@@ -1,7 +1,7 @@
 //! One body type for both directions: no boxed trait object per request, frames pass untouched.
 //!
 //! What may ride along, each absent by default and free when absent: a guard (size limit and deadlines, see [`Bounds`]),
-//! a [`Filter`] (frame translation), a [`Lease`] (the upstream connection that goes back to its pool when the body has
+//! a [`Filter`] (frame translation), an end of time ([`Body::expire`]), a [`Lease`] (the upstream connection that goes back to its pool when the body has
 //! ended) and an [`InFlight`] count.
 
 use std::collections::VecDeque;
@@ -21,6 +21,8 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::clock;
+use super::expiry::{Expiry, LastWords};
+use super::rejection::Reason;
 
 /// A request or response body.
 pub struct Body {
@@ -29,6 +31,7 @@ pub struct Body {
     /// Becomes a guard at the first wait.
     patience: Option<Duration>,
     filter: Option<Box<Filtering>>,
+    expiry: Option<Box<Expiry>>,
     lease: Option<Box<dyn Lease>>,
     in_flight: Option<InFlight>,
 }
@@ -52,6 +55,8 @@ pub enum BodyError {
     Malformed(&'static str),
     /// The connection that feeds the body failed.
     Connection(hyper::Error),
+    /// Its time was over; see [`Body::expire`].
+    Expired(h2::Error),
 }
 
 /// Translates the frames of a body; see `transform::grpc_web`.
@@ -106,6 +111,8 @@ pub enum Failure {
     Malformed,
     /// See [`BodyError::Connection`].
     Connection,
+    /// See [`BodyError::Expired`].
+    Expired,
 }
 
 impl Fate {
@@ -135,6 +142,7 @@ impl Fate {
             2 => Some(Failure::Stalled),
             3 => Some(Failure::Malformed),
             4 => Some(Failure::Connection),
+            5 => Some(Failure::Expired),
             _ => None,
         }
     }
@@ -145,6 +153,7 @@ impl Fate {
             Failure::Stalled => 2,
             Failure::Malformed => 3,
             Failure::Connection => 4,
+            Failure::Expired => 5,
         };
         // The first failure is the cause; what follows from it is not.
         let _ = self
@@ -244,6 +253,7 @@ impl Body {
             guard: None,
             patience: None,
             filter: None,
+            expiry: None,
             lease: None,
             in_flight: None,
         }
@@ -270,6 +280,23 @@ impl Body {
     pub fn patient(mut self, idle: Duration) -> Self {
         self.patience = Some(idle);
         self
+    }
+
+    /// Ends the body at `at` for `reason`, whatever is still to come: with `words` where it has some, or else broken off,
+    /// so that nobody takes what came for the whole. The earliest of several ends counts. One that has ended has no need
+    /// of an end.
+    pub fn expire(&mut self, at: Instant, reason: Reason, words: Option<Box<dyn LastWords>>) {
+        let ends_earlier = (self.expiry.as_ref()).is_some_and(|expiry| expiry.at() <= at);
+        if !self.is_empty() && !ends_earlier {
+            self.expiry = Some(Box::new(Expiry::new(at, reason, words)));
+        }
+    }
+
+    /// Why the body was ended before its end, if it was; see [`Body::expire`].
+    #[must_use]
+    pub fn expired(&self) -> Option<Reason> {
+        let expiry = self.expiry.as_ref().filter(|expiry| expiry.is_over());
+        expiry.map(|expiry| expiry.reason())
     }
 
     /// Passes every frame through `filter`; the length is unknown from then on.
@@ -479,6 +506,50 @@ impl Body {
     }
 }
 
+impl Body {
+    fn poll_timeless(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.filter.is_some() {
+            self.poll_filtered(cx)
+        } else {
+            self.poll_source(cx)
+        }
+    }
+
+    fn poll_expiring(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.expiry.as_ref().is_some_and(|expiry| expiry.is_due()) {
+            return Poll::Ready(self.cut_off());
+        }
+        let polled = self.poll_timeless(cx);
+        let Some(expiry) = &mut self.expiry else {
+            return polled;
+        };
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => expiry.hear(frame),
+            Poll::Ready(_) => {}
+            Poll::Pending => {
+                ready!(expiry.poll_due(cx));
+                return Poll::Ready(self.cut_off());
+            }
+        }
+        polled
+    }
+
+    /// Lets go of what feeds the body. An HTTP/2 stream is reset with CANCEL by that.
+    fn cut_off(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let words = self.expiry.as_mut().and_then(|expiry| expiry.end());
+        self.filter = None;
+        let broken_off = self.fail(BodyError::Expired(h2::Reason::CANCEL.into()));
+        self.settle();
+        words.map(Ok).or(broken_off)
+    }
+}
+
 impl Guard {
     fn set_waiting(&mut self, waiting: bool) {
         self.waiting = waiting;
@@ -538,10 +609,10 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = self.get_mut();
-        if body.filter.is_some() {
-            body.poll_filtered(cx)
+        if body.expiry.is_some() {
+            body.poll_expiring(cx)
         } else {
-            body.poll_source(cx)
+            body.poll_timeless(cx)
         }
     }
 
@@ -599,6 +670,7 @@ impl fmt::Display for BodyError {
             Self::Stalled => f.write_str("the body made no progress in time"),
             Self::Malformed(what) => write!(f, "the body is malformed: {what}"),
             Self::Connection(_) => f.write_str("the connection that feeds the body failed"),
+            Self::Expired(_) => f.write_str("the time of the call is over"),
         }
     }
 }
@@ -613,6 +685,7 @@ impl BodyError {
             Self::Malformed(_) => Failure::Malformed,
             Self::Connection(error) if is_nonsense(error) => Failure::Malformed,
             Self::Connection(_) => Failure::Connection,
+            Self::Expired(_) => Failure::Expired,
         }
     }
 }
@@ -633,6 +706,8 @@ impl std::error::Error for BodyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Connection(error) => Some(error),
+            // HTTP/2 looks here for the code of its reset.
+            Self::Expired(error) => Some(error),
             _ => None,
         }
     }

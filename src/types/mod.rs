@@ -5,6 +5,7 @@ pub mod cidr;
 pub mod clock;
 pub mod conn_facts;
 pub mod dialect;
+pub mod expiry;
 pub mod memo;
 pub mod principal;
 pub mod rejection;

@@ -270,7 +270,7 @@ async fn read_whole(response: Response<Body>, cap: usize) -> Result<Response<Byt
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let frame = frame.map_err(|error| {
             let kind = match error {
-                BodyError::Stalled => FetchErrorKind::Timeout,
+                BodyError::Stalled | BodyError::Expired(_) => FetchErrorKind::Timeout,
                 BodyError::TooLarge => FetchErrorKind::TooLarge,
                 BodyError::Malformed(_) => FetchErrorKind::Malformed,
                 BodyError::Connection(_) => FetchErrorKind::Connect,

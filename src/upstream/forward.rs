@@ -379,6 +379,7 @@ impl NoAnswer {
             Self::Body(Failure::TooLarge) => Rejection::new(Reason::BodyTooLarge),
             Self::Body(Failure::Stalled) => Rejection::new(Reason::BodyStalled),
             Self::Body(Failure::Malformed) => Rejection::new(Reason::BadBody),
+            Self::Body(Failure::Expired) => Rejection::new(Reason::DeadlineExceeded),
             Self::Body(Failure::Connection) => {
                 Rejection::because(Reason::BadBody, "the client ended the request body early")
             }

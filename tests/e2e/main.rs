@@ -64,6 +64,8 @@ mod backends;
 mod peers;
 // Native gRPC: unary, streaming, trailers-only, cancellation, refusals.
 mod grpc;
+// How long callers are willing to wait.
+mod deadline;
 // gRPC-Web, translated and passed on.
 mod grpc_web;
 // The corpora of the fuzz targets.

@@ -191,6 +191,8 @@ reasons! {
     NoRoute = "no_route", NOT_FOUND, 12, Client;
     /// This path is closed.
     RouteClosed = "route_closed", NOT_FOUND, 12, Policy;
+    /// The timeout of the call is malformed.
+    BadTimeout = "bad_timeout", BAD_REQUEST, 3, Client;
     /// Too many requests.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, 8, Policy;
     /// The cross-origin request is not allowed.
@@ -267,6 +269,8 @@ reasons! {
     UpstreamMalformed = "upstream_malformed", BAD_GATEWAY, 14, Upstream;
     /// The backend did not answer in time.
     UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, 4, Upstream;
+    /// The call did not end within the time that its caller gave it.
+    DeadlineExceeded = "deadline_exceeded", GATEWAY_TIMEOUT, 4, Client;
     /// Something went wrong in the gateway.
     Internal = "internal", INTERNAL_SERVER_ERROR, 13, Gateway;
 }

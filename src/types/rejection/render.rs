@@ -10,6 +10,7 @@ use http::header::{
     CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{Response, StatusCode};
+use http_body::Frame;
 
 use super::{Reason, Rejection};
 use crate::types::{Body, Dialect};
@@ -52,6 +53,27 @@ impl Rejection {
         response
     }
 
+    /// What ends a stream of `dialect` that is under way, where the dialect has a way to say so.
+    #[must_use]
+    pub fn last_frame(&self, dialect: Dialect, decision: &str) -> Option<Frame<Bytes>> {
+        match dialect {
+            Dialect::Http | Dialect::Connect => None,
+            Dialect::Grpc => {
+                let mut trailers = HeaderMap::new();
+                self.verdict(&mut trailers, decision);
+                Some(Frame::trailers(trailers))
+            }
+            Dialect::GrpcWeb => Some(Frame::data(self.web_trailers(decision))),
+            Dialect::GrpcWebText => {
+                let text = STANDARD.encode(self.web_trailers(decision));
+                Some(Frame::data(Bytes::from(text)))
+            }
+            Dialect::ConnectStream | Dialect::ConnectStreamJson => {
+                Some(Frame::data(self.end_stream(decision)))
+            }
+        }
+    }
+
     fn problem(&self, decision: &str) -> Response<Body> {
         let reason = self.reason();
         let body = serde_json::json!({
@@ -70,7 +92,11 @@ impl Rejection {
 
     fn trailers_only(&self, decision: &str) -> Response<Body> {
         let mut response = answer(StatusCode::OK, "application/grpc", Bytes::new());
-        let headers = response.headers_mut();
+        self.verdict(response.headers_mut(), decision);
+        response
+    }
+
+    fn verdict(&self, headers: &mut HeaderMap, decision: &str) {
         headers.insert(
             GRPC_STATUS,
             HeaderValue::from(u16::from(self.reason().grpc_status())),
@@ -78,7 +104,6 @@ impl Rejection {
         if let Ok(message) = HeaderValue::from_str(&self.grpc_message(decision)) {
             headers.insert(GRPC_MESSAGE, message);
         }
-        response
     }
 
     fn trailers_frame(
@@ -87,13 +112,17 @@ impl Rejection {
         content_type: &'static str,
         encode: impl FnOnce(Bytes) -> Bytes,
     ) -> Response<Body> {
+        let frame = self.web_trailers(decision);
+        answer(StatusCode::OK, content_type, encode(frame))
+    }
+
+    fn web_trailers(&self, decision: &str) -> Bytes {
         let trailers = format!(
             "grpc-status: {}\r\ngrpc-message: {}\r\n",
             self.reason().grpc_status(),
             self.grpc_message(decision)
         );
-        let frame = envelope(TRAILERS_FRAME, trailers.as_bytes());
-        answer(StatusCode::OK, content_type, encode(frame))
+        envelope(TRAILERS_FRAME, trailers.as_bytes())
     }
 
     /// The unary error of the Connect protocol: its own status mapping, a JSON object.
@@ -106,11 +135,14 @@ impl Rejection {
     /// The end of a Connect stream, which is JSON whatever its messages are. Clients believe no other content type than
     /// the one that they sent.
     fn connect_end(&self, content_type: &'static str, decision: &str) -> Response<Body> {
+        answer(StatusCode::OK, content_type, self.end_stream(decision))
+    }
+
+    fn end_stream(&self, decision: &str) -> Bytes {
         let (code, _) = connect_code(self.reason());
         let body =
             serde_json::json!({ "error": { "code": code, "message": self.message(decision) } });
-        let frame = envelope(END_STREAM, body.to_string().as_bytes());
-        answer(StatusCode::OK, content_type, frame)
+        envelope(END_STREAM, body.to_string().as_bytes())
     }
 
     fn message(&self, decision: &str) -> String {

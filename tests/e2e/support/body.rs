@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -35,6 +37,11 @@ pub fn chunks(chunks: impl IntoIterator<Item = Bytes>, trailers: Option<HeaderMa
         sender.trailers(trailers);
     }
     body
+}
+
+/// The same piece again and again; counts the bytes that were taken.
+pub fn endless(piece: Bytes, taken: Arc<AtomicUsize>) -> Payload {
+    Endless { piece, taken }.boxed()
 }
 
 /// A body that goes on until the sender is dropped.
@@ -83,6 +90,28 @@ impl Body for Channel {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, String>>> {
         self.frames.poll_recv(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+struct Endless {
+    piece: Bytes,
+    taken: Arc<AtomicUsize>,
+}
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = String;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, String>>> {
+        self.taken.fetch_add(self.piece.len(), Ordering::SeqCst);
+        Poll::Ready(Some(Ok(Frame::data(self.piece.clone()))))
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -134,6 +134,8 @@ enum What {
     Broken(Bytes),
     /// The request's frames, while they arrive.
     Echo,
+    /// The same piece for as long as anybody takes it, and how many bytes were taken.
+    Endless(Bytes, Arc<AtomicUsize>),
     Never,
 }
 
@@ -182,6 +184,16 @@ impl Reply {
 
     pub fn echo() -> Self {
         Self::new(200, What::Echo)
+    }
+
+    /// The same piece again and again, for as long as somebody takes it.
+    pub fn endless(piece: impl Into<Bytes>) -> Self {
+        Self::endless_counted(piece, &Arc::default())
+    }
+
+    /// The same, and counts the bytes that were taken.
+    pub fn endless_counted(piece: impl Into<Bytes>, taken: &Arc<AtomicUsize>) -> Self {
+        Self::new(200, What::Endless(piece.into(), Arc::clone(taken)))
     }
 
     /// Accepts the request and never answers.
@@ -506,6 +518,7 @@ impl Reply {
     fn response(self, incoming: Option<Incoming>) -> Response<Payload> {
         let body = match (self.what, incoming) {
             (What::Echo, Some(incoming)) => incoming.map_err(|error| error.to_string()).boxed(),
+            (What::Endless(piece, taken), _) => body::endless(piece, taken),
             (What::Full(bytes), _) if self.trailers.is_none() => body::full(bytes),
             (What::Full(bytes), _) => body::chunks([bytes], self.trailers),
             (What::Chunks(first, later), _) => streamed(first, later, self.trailers),
