@@ -57,6 +57,49 @@ fn check_lists_what_is_public_and_runs_the_cases() {
     assert!(stdout.contains("2 test cases"));
 }
 
+/// Two hundred hosts with the same paths: neither their order in the file nor their number moves a route.
+#[test]
+fn check_prints_one_precedence_whatever_the_order_in_the_file() {
+    let head = GOOD.split("[[route]]").next().unwrap();
+    let mut routes: Vec<String> = Vec::new();
+    for host in 0..200 {
+        for (path, rest) in [
+            ("/*", "auth = \"none\"\nupstream = \"api\""),
+            ("/admin/*", "auth = \"deny\""),
+            ("~ ^/admin/[a-z]+$", "auth = \"none\"\nupstream = \"api\""),
+        ] {
+            routes.push(format!(
+                "[[route]]\nname = \"{host} {path}\"\nhost = \"H{host}.example\"\npath = '{path}'\n{rest}\n"
+            ));
+        }
+    }
+    let listed = |routes: &[String]| {
+        let (code, stdout, stderr) = check(&format!("{head}{}", routes.concat()));
+        assert_eq!((code, &*stderr), (Some(0), ""));
+        let list = stdout
+            .lines()
+            .skip_while(|line| !line.starts_with("routes, most specific first"));
+        list.filter(|line| line.contains("example"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let first = listed(&routes);
+    assert_eq!(first.len(), 600);
+    // The longest text at the front wins, and a regex before a prefix of the same.
+    let of_one: Vec<_> = first
+        .iter()
+        .filter(|line| line.contains("h7.example"))
+        .collect();
+    for (line, part) in of_one.iter().zip(["[7 ~ ^", "[7 /admin/*]", "[7 /*]"]) {
+        assert!(line.contains(part), "{of_one:?}");
+    }
+    routes.reverse();
+    assert_eq!(listed(&routes), first);
+    routes.rotate_left(123);
+    routes.swap(5, 400);
+    assert_eq!(listed(&routes), first);
+}
+
 #[test]
 fn check_tells_every_mistake_at_once_with_its_place() {
     let (code, _, stderr) = check(

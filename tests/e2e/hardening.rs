@@ -307,3 +307,68 @@ async fn hostile_answers_leave_the_memory_flat() {
     let grown = process.memory().saturating_sub(before);
     assert!(grown < 16 << 20, "{} KiB more", grown >> 10);
 }
+
+/// R19, for a debug build in seconds: a thousand idle TLS connections, slow uploads of 10 MiB, downloads of 50 MiB that
+/// nobody reads.
+#[tokio::test]
+async fn the_idle_the_slow_and_the_deaf_fit_below_the_ceiling() {
+    const CEILING: u64 = 150 << 20;
+    let origin = origin::http()
+        .path("/large", Reply::text(vec![b'x'; 50 << 20]))
+        .run()
+        .await;
+    let conf = conf("[[route]]\nauth = \"none\"\nupstream = \"api\"\nmax_body = \"10MiB\"")
+        .upstream_with("api", &origin, "max_requests = 1000")
+        .listen("max_connections_per_ip = 5000");
+    let process = binary::run(&conf).await;
+    let (plain, secure) = (process.at("plain"), process.at("secure"));
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        let mut arriving = tokio::task::JoinSet::new();
+        for _ in 0..50 {
+            arriving.spawn(async move {
+                let mut client = client::connect(secure, Via::TlsH1).await;
+                assert_eq!(client.send(get("/")).await.status, 200);
+                client
+            });
+        }
+        while let Some(client) = arriving.join_next().await {
+            idle.push(client.unwrap());
+        }
+    }
+    let after_idle = process.memory();
+    let mut others = Vec::new();
+    let upload = "POST / HTTP/1.1\r\nhost: test.example\r\ncontent-length: 10485760\r\n\r\n";
+    let begun = upload.to_owned() + &"x".repeat(256 << 10);
+    let download = "GET /large HTTP/1.1\r\nhost: test.example\r\n\r\n";
+    for number in 0..300 {
+        let mut dialogue = raw::open(plain).await;
+        let wire = if number % 3 == 0 { download } else { &begun };
+        dialogue.send(wire).await;
+        others.push(dialogue);
+    }
+    origin.reached(1_000 + 300).await;
+    // Somebody else is served, or refused; never left hanging.
+    let mut waited = Vec::new();
+    for _ in 0..100 {
+        let since = Instant::now();
+        let mut client = client::connect(plain, Via::H1).await;
+        let answer = soon("an answer", client.send(get("/"))).await;
+        assert!(answer.status == 200 || answer.verdict() == refused(503, "overloaded"));
+        waited.push(since.elapsed());
+        assert!(
+            process.memory() <= CEILING,
+            "{} KiB",
+            process.memory() >> 10
+        );
+    }
+    waited.sort();
+    println!(
+        "{} KiB with the idle, {} KiB with all, {:?}",
+        after_idle >> 10,
+        process.memory() >> 10,
+        waited[98]
+    );
+    assert!(waited[98] < Duration::from_millis(500), "{waited:?}");
+    drop((idle, others));
+}

@@ -72,6 +72,8 @@ mod grpc_web;
 mod corpora;
 // Bytes that two readers could take apart in two ways, from clients and from origins.
 mod smuggling;
+// The same for byte strings that nobody thought of.
+mod mutations;
 // The door: refusals before a request exists, memory and descriptors that run out.
 mod hardening;
 // Abuse of HTTP/2 against the real binary: memory, and a witness.

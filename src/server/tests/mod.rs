@@ -583,6 +583,30 @@ async fn a_head_that_is_too_large_is_431_and_the_answer_arrives() {
 // === deadlines: HTTP/2 ===
 
 #[tokio::test]
+async fn an_h2_client_is_told_what_it_may() {
+    let running = run(limits());
+    let mut stream = h2(&running).await;
+    let settings = until(&mut stream, SETTINGS).await;
+    let told: HashMap<u16, u32> = settings
+        .payload
+        .chunks(6)
+        .map(|pair| {
+            let id = u16::from_be_bytes([pair[0], pair[1]]);
+            (id, u32::from_be_bytes([pair[2], pair[3], pair[4], pair[5]]))
+        })
+        .collect();
+    let of = |id| told.get(&id).copied();
+    assert_eq!(of(3), Some(100), "streams");
+    assert_eq!(of(4).unwrap_or(65_535), 64 << 10, "window of a stream");
+    assert_eq!(of(6), Some(32 << 10), "header list");
+    // Beyond the 65,535 bytes that every connection begins with.
+    let window = until(&mut stream, WINDOW_UPDATE).await;
+    assert_eq!(window.stream, 0);
+    let more = u32::from_be_bytes(window.payload[..].try_into().unwrap());
+    assert_eq!(more + 65_535, 1 << 20, "window of the connection");
+}
+
+#[tokio::test]
 async fn an_idle_h2_connection_is_ended_although_pings_arrive() {
     let running = run(ListenerLimits {
         idle_timeout: SHORT,

@@ -143,6 +143,8 @@ pub struct Bytes {
     pub head: Vec<u8>,
     pub body: Vec<u8>,
     pub connection: usize,
+    /// Whether the body ended as it should.
+    pub whole: bool,
 }
 
 impl Bytes {
@@ -235,9 +237,14 @@ async fn record(
             head: buffer.drain(..end).collect(),
             body: Vec::new(),
             connection,
+            whole: false,
         };
         faults.lock().extend(judge(&request));
-        let whole = read_body(&mut stream, &mut buffer, &mut request).await;
+        match read_body(&mut stream, &mut buffer, &mut request).await {
+            Ok(whole) => request.whole = whole,
+            Err(fault) => faults.lock().push(fault),
+        }
+        let whole = request.whole;
         seen.lock().push(request);
         if !whole
             || stream
@@ -287,7 +294,11 @@ fn judge(request: &Bytes) -> Vec<String> {
     faults
 }
 
-async fn read_body(stream: &mut TcpStream, buffer: &mut Vec<u8>, request: &mut Bytes) -> bool {
+async fn read_body(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    request: &mut Bytes,
+) -> Result<bool, String> {
     if request.fields("transfer-encoding").is_empty() {
         let lengths = request.fields("content-length");
         let length = lengths
@@ -296,32 +307,31 @@ async fn read_body(stream: &mut TcpStream, buffer: &mut Vec<u8>, request: &mut B
             .unwrap_or(0);
         while buffer.len() < length {
             if stream.read_buf(buffer).await.unwrap_or(0) == 0 {
-                return false;
+                return Ok(false);
             }
         }
         request.body = buffer.drain(..length).collect();
-        return true;
+        return Ok(true);
     }
     loop {
         let Some(line) = find(buffer, b"\r\n") else {
             if stream.read_buf(buffer).await.unwrap_or(0) == 0 {
-                return false;
+                return Ok(false);
             }
             continue;
         };
         let text = String::from_utf8_lossy(&buffer[..line]).into_owned();
-        let size =
-            usize::from_str_radix(&text, 16).unwrap_or_else(|_| panic!("chunk size {text:?}"));
+        let size = usize::from_str_radix(&text, 16).map_err(|_| format!("chunk size {text:?}"))?;
         // The last chunk is followed by trailers, of which the gateway sends none here, and an empty line.
         while buffer.len() < line + 2 + size + 2 {
             if stream.read_buf(buffer).await.unwrap_or(0) == 0 {
-                return false;
+                return Ok(false);
             }
         }
         request.body.extend(&buffer[line + 2..line + 2 + size]);
         buffer.drain(..line + 2 + size + 2);
         if size == 0 {
-            return true;
+            return Ok(true);
         }
     }
 }
