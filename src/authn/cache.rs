@@ -64,18 +64,15 @@ pub struct Tokens {
     misses: AtomicU64,
 }
 
-/// Most memory, in bytes by estimate.
-const MOST_BYTES: u64 = 32 * 1024 * 1024;
-
 /// After this time a token is verified anew, whatever its `exp`.
 const LONGEST: Duration = Duration::from_secs(600);
 
 impl Tokens {
-    /// Empty.
+    /// Empty. `most_bytes` is the most memory, by estimate.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(most_bytes: u64) -> Self {
         let verified = Cache::builder()
-            .max_capacity(MOST_BYTES)
+            .max_capacity(most_bytes)
             .weigher(|_, verified: &Arc<Verified>| weight(verified.length))
             .time_to_live(LONGEST)
             .build_with_hasher(foldhash::fast::RandomState::default());
@@ -128,12 +125,6 @@ impl Tokens {
     }
 }
 
-impl Default for Tokens {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens")
@@ -171,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_token_counts_only_with_the_key_set_that_vouched_for_it() {
-        let tokens = Tokens::new();
+        let tokens = Tokens::new(1 << 20);
         let token = token_fingerprint("a.b.c");
         tokens.keep(token, verified(3));
         assert!(tokens.find(&token, 3).is_some());

@@ -27,7 +27,7 @@ use super::jwt::verify::{is_hmac, least_secret, self_test};
 use super::jwt::{Mapping, Terms};
 use super::logout::Logout;
 use super::revoke::Revoked;
-use super::session::{Probe, Proof, Session};
+use super::session::{MOST_BEARER, Probe, Proof, Session};
 use super::{Authn, Authorities, Bench, Demand, Other, Places, TokenDemands};
 use crate::config::{
     self, Algorithm, Auth, AuthRules, BackchannelLogout, Config, Introspected, KeyPath,
@@ -44,6 +44,9 @@ const REFRESH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 
 /// Longer tokens are no access tokens, and their logouts would have to be remembered for as long.
 const LONGEST_TOKEN: Duration = Duration::from_secs(366 * 86_400);
+
+/// Smaller, and nearly every request would cost a signature.
+const TOKEN_CACHE: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 30;
 
 /// Headers that mean something else to us or to others.
 const NO_TOKEN_HEADERS: [&str; 18] = [
@@ -191,7 +194,7 @@ impl Issuer {
             max_token: usize::try_from(config.max_token.0).unwrap_or(usize::MAX),
             keys,
             introspection,
-            tokens: Tokens::new(),
+            tokens: Tokens::new(config.token_cache.0),
             // A logout is not undone by a reload that changes something about the issuer.
             revoked: previous
                 .filter(|previous| previous.config.url == config.url)
@@ -309,6 +312,9 @@ fn check_terms(config: &config::Issuer, path: &KeyPath, problems: &mut Problems)
     }
     if !(SHORTEST_LIFETIME..=REFRESH.1).contains(&config.refresh_max.0) {
         problems.push(&path.key("refresh_max"), "not between 30s and 1d");
+    }
+    if !TOKEN_CACHE.contains(&config.token_cache.0) {
+        problems.push(&path.key("token_cache"), "not between 64KiB and 16GiB");
     }
     if config.longest_token.0 > LONGEST_TOKEN {
         problems.push(&path.key("longest_token"), "longer than a year");
@@ -937,11 +943,22 @@ impl Named {
 
 impl Bench {
     pub(super) fn alone(issuer: Arc<Issuer>) -> Self {
+        let other = issuer
+            .takes_opaque()
+            .then(|| Other::Issuer(Arc::clone(&issuer)));
+        Self::of(vec![issuer], other)
+    }
+
+    fn of(issuers: Vec<Arc<Issuer>>, other: Option<Other>) -> Self {
+        let most = issuers.iter().map(|issuer| issuer.max_token).max();
+        let most_of_other = match &other {
+            Some(Other::Session(_)) => MOST_BEARER,
+            Some(Other::Issuer(_)) | None => 0,
+        };
         Self {
-            other: issuer
-                .takes_opaque()
-                .then(|| Other::Issuer(Arc::clone(&issuer))),
-            issuers: [issuer].into(),
+            most_token: most.unwrap_or(0).max(most_of_other),
+            issuers: issuers.into(),
+            other,
         }
     }
 
@@ -976,14 +993,11 @@ impl Bench {
             problems.push(path, why);
             return None;
         }
-        Some(Self {
-            issuers: issuers.into(),
-            other: others.pop().map(|(other, _)| other),
-        })
+        Some(Self::of(issuers, others.pop().map(|(other, _)| other)))
     }
 
     fn is_empty(&self) -> bool {
-        self.issuers.is_empty() && self.other.is_none()
+        self.issuers.as_slice().is_empty() && self.other.is_none()
     }
 }
 

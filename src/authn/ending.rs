@@ -102,7 +102,7 @@ impl Revokes {
 
 impl Bench {
     async fn known(&self, token: &str, wall: SystemTime) -> Option<(Source<'_>, Known)> {
-        for issuer in &self.issuers {
+        for issuer in self.issuers.as_slice() {
             if let Some(known) = issuer.known(token, wall).await {
                 return Some((Source::Issuer(issuer), known));
             }

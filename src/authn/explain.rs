@@ -188,10 +188,10 @@ impl Bench {
         token: &str,
         wall: SystemTime,
     ) -> Option<Principal> {
-        let size = shape::check_size(token, self.most_token());
+        let size = shape::check_size(token, self.most_token);
         report.note("size", size, |()| format!("{} bytes", token.len()))?;
         let is_opaque = !shape::has_three_parts(token);
-        match (&self.other, &*self.issuers) {
+        match (&self.other, self.issuers.as_slice()) {
             (Some(Other::Issuer(issuer)), _) if is_opaque => {
                 return report.only_the_issuer_knows(issuer);
             }

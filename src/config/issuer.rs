@@ -43,6 +43,9 @@ pub struct Issuer {
     /// Largest token.
     #[serde(default = "token_size")]
     pub max_token: ByteSize,
+    /// Most memory for tokens that were verified already, by estimate; each takes some four times its length and 1 KiB.
+    #[serde(default = "token_cache")]
+    pub token_cache: ByteSize,
     /// How long a key set is used when it cannot be fetched anew.
     #[serde(default = "one_day")]
     pub stale_max: Span,
@@ -181,6 +184,9 @@ fn one_day() -> Span {
 }
 fn token_size() -> ByteSize {
     ByteSize::kib(16)
+}
+fn token_cache() -> ByteSize {
+    ByteSize::mib(32)
 }
 fn org_claim() -> String {
     "org".to_owned()

@@ -7,7 +7,7 @@ use http::StatusCode;
 use http::header::HeaderValue;
 
 use super::Snapshot;
-use super::policy::{Action, Answer, Policy};
+use super::policy::{Action, Answer, AuthCounters, Policy};
 use super::{Listener, ListenerLimits};
 use crate::authn::{Authn, Authorities, Logout, Revokes};
 use crate::authz;
@@ -16,7 +16,6 @@ use crate::config::{self, Auth, Config, ConfigError, KeyPath, Problems};
 use crate::cors::{Cors, Csrf};
 use crate::limit::Limit;
 use crate::route::{HeadCaps, RouteMatch, Table};
-use crate::telemetry::metrics::AuthMetrics;
 use crate::telemetry::{Metrics, log};
 use crate::tls;
 use crate::transform::{IdentityNames, Plan, Signer};
@@ -402,12 +401,12 @@ impl Compiler<'_> {
         Some(plan.asserting(Arc::clone(signer), upstream))
     }
 
-    fn auth_metrics(&self, auth: &Auth) -> Box<[(Arc<str>, Arc<AuthMetrics>)]> {
+    fn auth_metrics(&self, auth: &Auth) -> AuthCounters {
         let Auth::Rules(rules) = auth else {
-            return Box::default();
+            return AuthCounters::new(Vec::new());
         };
         let handle = |name: &String| (Arc::from(name.as_str()), self.metrics.auth(name));
-        rules.vouchers().map(handle).collect()
+        AuthCounters::new(rules.vouchers().map(handle).collect())
     }
 
     fn action(

@@ -47,11 +47,37 @@ pub struct Policy {
     pub(super) max_body: u64,
     pub(super) encoded_slash: EncodedSlash,
     pub(super) closed: bool,
-    /// By name of the issuer or session; the first also counts refusals.
-    pub(super) auth_metrics: Box<[(Arc<str>, Arc<AuthMetrics>)]>,
+    pub(super) auth_metrics: AuthCounters,
     pub(super) upstream_metrics: Option<Arc<UpstreamMetrics>>,
     /// By listener.
     pub(super) metrics: Box<[Arc<RouteMetrics>]>,
+}
+
+/// What the issuers and sessions of a route count into.
+#[derive(Debug)]
+pub(super) struct AuthCounters {
+    /// Counts the refusals of all.
+    first: Option<Arc<AuthMetrics>>,
+    /// In the order of their names: a route may name very many.
+    by_name: Box<[(Arc<str>, Arc<AuthMetrics>)]>,
+}
+
+impl AuthCounters {
+    pub(super) fn new(mut named: Vec<(Arc<str>, Arc<AuthMetrics>)>) -> Self {
+        let first = named.first().map(|(_, metrics)| Arc::clone(metrics));
+        named.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Self {
+            first,
+            by_name: named.into(),
+        }
+    }
+
+    fn of(&self, source: &str) -> Option<&AuthMetrics> {
+        let found = self
+            .by_name
+            .binary_search_by(|(name, _)| (**name).cmp(source));
+        Some(&self.by_name.get(found.ok()?)?.1)
+    }
 }
 
 /// Where a request goes.
@@ -208,15 +234,14 @@ impl Policy {
     /// Counts what authentication said; routes that ask for no credential decide nothing. A refusal cannot be laid at
     /// the door of one source where several are named: the first stands for all.
     pub fn count_decision(&self, id: &HeaderValue, decision: Result<&Principal, &Rejection>) {
-        let source = |name: &Arc<str>| self.auth_metrics.iter().find(|(source, _)| source == name);
         match decision {
             Ok(principal) => {
-                if let Some((_, metrics)) = source(&principal.source) {
+                if let Some(metrics) = self.auth_metrics.of(&principal.source) {
                     metrics.accepted();
                 }
             }
             Err(why) => {
-                if let Some((_, metrics)) = self.auth_metrics.first() {
+                if let Some(metrics) = &self.auth_metrics.first {
                     metrics.refused(why.reason(), id, clock::wall());
                 }
             }

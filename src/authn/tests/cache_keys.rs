@@ -50,7 +50,7 @@ proptest! {
     fn a_token_is_found_by_its_own_bytes_and_key_set_alone(
         kept in "[ab.]{0,4}", asked in "[ab.]{0,4}", kept_with in 0..3u64, asked_with in 0..3u64,
     ) {
-        let tokens = Tokens::new();
+        let tokens = Tokens::new(1 << 20);
         tokens.keep(token_fingerprint(&kept), verified(kept_with));
         let found = tokens.find(&token_fingerprint(&asked), asked_with).is_some();
         prop_assert_eq!(found, kept == asked && kept_with == asked_with);
@@ -124,7 +124,7 @@ proptest! {
 }
 
 /// Every key of an issuer that decides about tokens, or tells what they mean.
-const POLICIES: [&str; 15] = [
+const POLICIES: [&str; 16] = [
     "url = \"https://other.example.com\"",
     "audiences = [\"billing\", \"other\"]",
     "algorithms = [\"ES256\"]",
@@ -133,6 +133,7 @@ const POLICIES: [&str; 15] = [
     "required_claims = [\"org\"]",
     "leeway = \"1s\"",
     "max_token = \"1KiB\"",
+    "token_cache = \"1MiB\"",
     "longest_token = \"1h\"",
     "user_claim = \"email\"",
     "org_claim = \"tenant\"",

@@ -119,6 +119,7 @@ fn what_contradicts_itself_is_a_problem() {
         ),
         ("previous_secret = { env = \"X\" }", "previous_secret"),
         ("leeway = \"11m\"", "leeway"),
+        ("token_cache = \"1KiB\"", "token_cache"),
         ("refresh = \"0s\"", "refresh"),
         ("refresh = \"99999999d\"", "refresh"),
         ("connect = \"zitadel:8080\"", "connect"),
