@@ -127,6 +127,11 @@ impl Exchange {
         &self.conn
     }
 
+    /// How the client came, as far as is known: a trusted proxy may have ended its TLS.
+    fn scheme(&self) -> Scheme {
+        (self.client.as_ref()).map_or(self.conn.scheme, |client| client.scheme)
+    }
+
     /// How the caller spells things.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
@@ -225,7 +230,7 @@ impl Exchange {
     /// Dresses every answer of the route, refusals included: header edits, CORS, the request id.
     pub fn dress(&self, response: &mut Response) {
         if let Some(policy) = &self.policy {
-            policy.edit(response);
+            policy.edit(response, self.scheme(), self.dialect);
             if !self.preflight {
                 policy.dress(self.origin.as_ref(), response);
             }

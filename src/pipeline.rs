@@ -236,7 +236,9 @@ async fn run(
     if let Some(ending) = ending {
         settle(snapshot, &ending, &response).await; // before the answer leaves
     }
-    policy.transform.response(response.headers_mut());
+    policy
+        .transform
+        .response(response.headers_mut(), client.scheme);
     let mut response = policy.transform.response_body(response, answer_in);
     if let Some(at) = deadline {
         let has_trailers = exchange.conn().protocol == Protocol::Http2;

@@ -17,6 +17,9 @@ use super::value::{ByteSize, OneOrMany, Span};
 pub struct Listen {
     /// Addresses; `[::]:443` serves IPv4 too.
     pub bind: OneOrMany<SocketAddr>,
+    /// Versions of HTTP: `h1` (HTTP/1.1 and 1.0) and `h2`; with TLS they are what ALPN offers.
+    #[serde(default = "both")]
+    pub protocols: Vec<HttpVersion>,
     /// TLS; absent means cleartext with HTTP/1.1 and h2c prior knowledge on one port.
     pub tls: Option<Tls>,
     /// Answer every request with 308 to the same URL under https.
@@ -78,6 +81,16 @@ pub struct Listen {
     /// connection.
     #[serde(default = "two_hundred")]
     pub max_resets: u32,
+}
+
+/// A version of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HttpVersion {
+    /// HTTP/1.1, and 1.0.
+    H1,
+    /// HTTP/2; without TLS with prior knowledge.
+    H2,
 }
 
 /// TLS of a listener.
@@ -152,6 +165,9 @@ impl<'de> Deserialize<'de> for Certificate {
     }
 }
 
+fn both() -> Vec<HttpVersion> {
+    vec![HttpVersion::H1, HttpVersion::H2]
+}
 fn ten_seconds() -> Span {
     Span::seconds(10)
 }

@@ -36,11 +36,11 @@ pub use csrf::{Csrf, CsrfOrigins};
 pub use error::{ConfigError, KeyPath, Problems};
 pub use issuer::{Algorithm, ClientAuth, Introspected, Introspection, Issuer};
 pub use limit::{Limit, LimitKey};
-pub use listen::{Certificate, KeyPair, Listen, Tls, TlsVersion};
+pub use listen::{Certificate, HttpVersion, KeyPair, Listen, Tls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub use route::{
-    BackchannelLogout, Bearer, Cors, Edit, Edits, EncodedSlash, GrpcWeb, Publish, Redirect,
-    Respond, Revokes, Rewrite, Route, Test,
+    BackchannelLogout, Bearer, Cookies, Cors, Edit, Edits, EncodedSlash, GrpcWeb, Publish,
+    Redirect, Respond, Revokes, Rewrite, Route, SameSite, Test,
 };
 pub use secret::{Secret, SecretError};
 pub use session::{Probe, Session, SessionMap};

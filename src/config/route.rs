@@ -83,9 +83,16 @@ pub struct Route {
     /// Tell the upstream who the caller is once more, signed, in `x-vestibule-assertion`.
     #[serde(default)]
     pub assertion: bool,
+    /// Add the security headers that browsers heed, where absent: `strict-transport-security` (over TLS),
+    /// `x-content-type-options`, `x-frame-options` and `referrer-policy`.
+    #[serde(default)]
+    pub security_headers: bool,
     /// Header edits.
     #[serde(default)]
     pub headers: Edits,
+    /// What is added to the cookies that the upstream sets.
+    #[serde(default)]
+    pub cookies: Cookies,
 }
 
 /// An answer that sends the client elsewhere.
@@ -158,11 +165,14 @@ pub enum Bearer {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
-    /// Exact origins, or `"*"` (never together with `credentials`).
+    /// Exact origins; `"https://*.example.com"` for one label, or `"*"` (both never together with `credentials`).
     pub origins: Vec<String>,
     /// Allow cookies and authorization.
     #[serde(default)]
     pub credentials: bool,
+    /// Add what gRPC-Web and Connect need to `methods`, `headers` and `expose`, where those are given.
+    #[serde(default)]
+    pub grpc_web: bool,
     /// Methods that a preflight may ask for. Default: the route's.
     #[serde(default)]
     pub methods: Vec<String>,
@@ -172,6 +182,9 @@ pub struct Cors {
     /// Response headers that scripts may read. Default: the grpc ones.
     #[serde(default)]
     pub expose: Vec<String>,
+    /// Allow pages of public addresses to reach a private one (Private Network Access).
+    #[serde(default)]
+    pub private_network: bool,
     /// How long a browser may keep the preflight's answer.
     #[serde(default = "ten_minutes")]
     pub max_age: Span,
@@ -207,6 +220,40 @@ pub enum GrpcWeb {
     Pass,
     /// Made gRPC towards the backend, and gRPC-Web again towards the client.
     Translate,
+}
+
+/// Attributes for cookies of the upstream that lack them. Cookies named `__Host-` or `__Secure-` are left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cookies {
+    /// Add `Secure` to what a client receives over https.
+    pub secure: bool,
+    /// Names of cookies that scripts must not read; `"*"` for every one.
+    pub http_only: Vec<String>,
+    /// Add `SameSite`.
+    pub same_site: Option<SameSite>,
+}
+
+impl Default for Cookies {
+    fn default() -> Self {
+        Self {
+            secure: true,
+            http_only: Vec::new(),
+            same_site: None,
+        }
+    }
+}
+
+/// To which sites' requests a browser adds a cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SameSite {
+    /// Those of its own site, and links to it.
+    Lax,
+    /// Those of its own site.
+    Strict,
+    /// All; only together with `Secure`.
+    None,
 }
 
 /// Header edits of both directions.

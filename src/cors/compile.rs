@@ -3,7 +3,8 @@
 use http::header::HeaderName;
 use http::{HeaderValue, Method};
 
-use super::{Cors, Origins, origin};
+use super::origin::{self, Pattern};
+use super::{Cors, Origins};
 use crate::config::{self, KeyPath, Problems, Route};
 
 /// The methods of a route that lists none.
@@ -12,6 +13,10 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// What gRPC-Web, Connect and JSON clients send.
 const HEADERS: &str = "content-type, authorization, x-grpc-web, x-user-agent, grpc-timeout, \
     connect-protocol-version, connect-timeout-ms, x-csrf-token, x-requested-with, accept-language, x-zitadel-orgid";
+
+/// The part of them that gRPC-Web and Connect do not work without.
+const HEADERS_OF_GRPC_WEB: &str = "content-type, authorization, x-grpc-web, x-user-agent, \
+    grpc-timeout, connect-protocol-version, connect-timeout-ms";
 
 /// Where gRPC-Web reads its verdict, and what a support desk asks for.
 const EXPOSE: &str = "grpc-status, grpc-message, grpc-status-details-bin, x-request-id";
@@ -30,6 +35,9 @@ impl Cors {
         } else {
             &cors.methods
         };
+        let methods = with_needs_of_grpc_web(cors, methods, "POST");
+        let headers = with_needs_of_grpc_web(cors, &cors.headers, HEADERS_OF_GRPC_WEB);
+        let expose = with_needs_of_grpc_web(cors, &cors.expose, EXPOSE);
         let list = |texts: &[String],
                     key: &str,
                     parse: fn(&str) -> Option<String>,
@@ -44,11 +52,14 @@ impl Cors {
                 problems,
             )
         };
-        let methods = list(methods, "methods", parse_method, METHODS, problems);
-        let headers = list(&cors.headers, "headers", parse_header, HEADERS, problems);
-        let expose = list(&cors.expose, "expose", parse_header, EXPOSE, problems);
+        let methods = list(&methods, "methods", parse_method, METHODS, problems);
+        let headers = list(&headers, "headers", parse_header, HEADERS, problems);
+        let expose = list(&expose, "expose", parse_header, EXPOSE, problems);
+        let (origins, patterns) = origins?;
         Some(Self {
-            origins: origins?,
+            origins,
+            patterns: patterns.into(),
+            private_network: cors.private_network,
             credentials: cors.credentials,
             methods: methods?,
             headers: headers?,
@@ -62,7 +73,7 @@ fn compile_origins(
     cors: &config::Cors,
     path: &KeyPath,
     problems: &mut Problems,
-) -> Option<Origins> {
+) -> Option<(Origins, Vec<Pattern>)> {
     if cors.origins.is_empty() {
         problems.push(
             path,
@@ -71,10 +82,23 @@ fn compile_origins(
         return None;
     }
     if cors.origins.iter().any(|origin| origin == "*") {
-        return compile_any(cors, path, problems);
+        return compile_any(cors, path, problems).map(|any| (any, Vec::new()));
     }
-    let mut listed = Vec::new();
+    let (mut listed, mut patterns) = (Vec::new(), Vec::new());
     for (position, text) in cors.origins.iter().enumerate() {
+        if cors.credentials
+            && let Some(why) = too_wide(text)
+        {
+            problems.push(&path.index(position), why);
+            continue;
+        }
+        if let Some(pattern) = Pattern::parse(text) {
+            match pattern {
+                Ok(pattern) => patterns.push(pattern),
+                Err(why) => problems.push(&path.index(position), why),
+            }
+            continue;
+        }
         let found = origin::parse(text).and_then(|origin| {
             origin
                 .parse()
@@ -85,7 +109,38 @@ fn compile_origins(
             Err(why) => problems.push(&path.index(position), why),
         }
     }
-    (listed.len() == cors.origins.len()).then(|| Origins::Listed(listed.into()))
+    let is_whole = listed.len() + patterns.len() == cors.origins.len();
+    is_whole.then(|| (Origins::Listed(listed.into()), patterns))
+}
+
+/// Why pages of this origin must not act in the name of their visitors, if so.
+fn too_wide(text: &str) -> Option<String> {
+    if text == "null" {
+        let why =
+            "`null` together with `credentials`: every sandboxed frame has it, whoever wrote it";
+        return Some(why.to_owned());
+    }
+    Pattern::parse(text).map(|_| {
+        format!(
+            "`{text}` together with `credentials` lets every host below act for its visitors; list the origins"
+        )
+    })
+}
+
+/// What is listed, and what gRPC-Web needs beside it. An empty list stands for a default that has all of it.
+fn with_needs_of_grpc_web(cors: &config::Cors, listed: &[String], needs: &str) -> Vec<String> {
+    let mut words = listed.to_vec();
+    if cors.grpc_web && !words.is_empty() {
+        for need in needs.split(',').map(str::trim) {
+            if !words
+                .iter()
+                .any(|word| word == "*" || word.eq_ignore_ascii_case(need))
+            {
+                words.push(need.to_owned());
+            }
+        }
+    }
+    words
 }
 
 /// With credentials, every site on the web could act in the name of its visitors.

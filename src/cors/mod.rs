@@ -24,7 +24,10 @@ pub use csrf::{Csrf, Site};
 #[derive(Clone, Debug)]
 pub struct Cors {
     origins: Origins,
+    /// Beside what is listed; never with credentials.
+    patterns: Box<[origin::Pattern]>,
     credentials: bool,
+    private_network: bool,
     methods: HeaderValue,
     headers: HeaderValue,
     expose: HeaderValue,
@@ -68,13 +71,21 @@ impl Cors {
         answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, self.headers.clone());
         answer.insert(ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
         answer.insert(VARY, PREFLIGHT_VARY);
+        if self.private_network {
+            answer.append(VARY, VARY_PRIVATE_NETWORK);
+            if headers.get(&REQUEST_PRIVATE_NETWORK) == Some(&TRUE) {
+                answer.insert(ALLOW_PRIVATE_NETWORK, TRUE);
+            }
+        }
         Ok(response)
     }
 
     /// Replaces what the backend says about origins by what the route says, for a request with this Origin.
     pub fn dress(&self, origin: Option<&HeaderValue>, response: &mut HeaderMap) {
         strip(response);
-        add_vary(response);
+        if !matches!(self.origins, Origins::Any) {
+            add_vary(response);
+        }
         let Some(allowed) = origin.and_then(|origin| self.allow(origin)) else {
             return;
         };
@@ -92,9 +103,18 @@ impl Cors {
             Origins::Listed(listed) => {
                 let same =
                     |one: &&HeaderValue| one.as_bytes().eq_ignore_ascii_case(origin.as_bytes());
-                listed.iter().find(same).cloned()
+                let listed = listed.iter().find(same).cloned();
+                listed.or_else(|| self.allow_by_pattern(origin))
             }
         }
+    }
+}
+
+impl Cors {
+    fn allow_by_pattern(&self, origin: &HeaderValue) -> Option<HeaderValue> {
+        let mut patterns = self.patterns.iter();
+        let fits = patterns.any(|pattern| pattern.fits(origin.as_bytes()));
+        fits.then(|| origin.clone())
     }
 }
 
@@ -125,9 +145,17 @@ fn add_vary(headers: &mut HeaderMap) {
     }
 }
 
+/// Private Network Access: a page from the internet asks for an address that the internet does not reach.
+const REQUEST_PRIVATE_NETWORK: HeaderName =
+    HeaderName::from_static("access-control-request-private-network");
+const ALLOW_PRIVATE_NETWORK: HeaderName =
+    HeaderName::from_static("access-control-allow-private-network");
+
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
+const VARY_PRIVATE_NETWORK: HeaderValue =
+    HeaderValue::from_static("Access-Control-Request-Private-Network");
 const PREFLIGHT_VARY: HeaderValue = HeaderValue::from_static(
     "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
 );

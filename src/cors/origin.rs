@@ -9,7 +9,7 @@ pub(super) fn parse(text: &str) -> Result<String, String> {
     }
     if text.contains('*') {
         return Err(format!(
-            "`{text}`: origins are listed one by one, or `*` alone allows all"
+            "`{text}`: `*` stands for one label (`https://*.example.com`), or alone for every origin"
         ));
     }
     let (scheme, rest) = text.split_once("://").ok_or_else(|| no_origin(text))?;
@@ -49,6 +49,54 @@ pub(super) fn parse(text: &str) -> Result<String, String> {
     })
 }
 
+/// An origin with `*` for its first label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pattern {
+    /// Up to the label, as browsers serialise it.
+    before: Box<str>,
+    /// From the dot behind it.
+    after: Box<str>,
+}
+
+impl Pattern {
+    /// Reads `https://*.example.com`; `None` if that is no pattern. Below a single label there are whole registries.
+    pub(super) fn parse(text: &str) -> Option<Result<Self, String>> {
+        let (scheme, rest) = text.split_once("://*.")?;
+        let origin = match parse(&format!("{scheme}://{rest}")) {
+            Ok(origin) => origin,
+            Err(why) => return Some(Err(why)),
+        };
+        let (scheme, rest) = origin.split_once("://")?;
+        let host = rest.split(':').next().unwrap_or_default();
+        let is_domain = host.contains('.')
+            && !host.starts_with('.')
+            && !host.contains("..")
+            && host.bytes().any(|byte| byte.is_ascii_alphabetic());
+        Some(if is_domain {
+            Ok(Self {
+                before: format!("{scheme}://").into(),
+                after: format!(".{rest}").into(),
+            })
+        } else {
+            Err(format!(
+                "`{text}`: what follows `*.` must be a domain of at least two labels"
+            ))
+        })
+    }
+
+    /// Whether `origin` is the pattern with one label in its place.
+    pub(super) fn fits(&self, origin: &[u8]) -> bool {
+        let rest = origin.strip_prefix(self.before.as_bytes());
+        let label = rest.and_then(|rest| rest.strip_suffix(self.after.as_bytes()));
+        label.is_some_and(|label| {
+            (1..=63).contains(&label.len())
+                && label
+                    .iter()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
+        })
+    }
+}
+
 fn port_of(digits: &str) -> Option<u16> {
     let all_digits = digits.bytes().all(|digit| digit.is_ascii_digit());
     digits.parse().ok().filter(|port| all_digits && *port != 0)
@@ -81,6 +129,45 @@ mod tests {
         check("http://[::1]:3000", Some("http://[::1]:3000"));
         check("capacitor://localhost", Some("capacitor://localhost"));
         check("null", Some("null"));
+    }
+
+    #[test]
+    fn a_pattern_stands_for_one_label() {
+        let pattern = |text: &str| Pattern::parse(text).unwrap();
+        let fits = |text: &str, origin: &str| pattern(text).unwrap().fits(origin.as_bytes());
+        let apps = "https://*.Example.com";
+        for origin in ["https://a.example.com", "https://a-1.example.com"] {
+            assert!(fits(apps, origin), "{origin}");
+        }
+        for origin in [
+            "https://example.com",
+            "https://.example.com",
+            "https://a.b.example.com",
+            "http://a.example.com",
+            "https://a.example.com:8443",
+            "https://evil.com/.example.com",
+            "https://evil.com?.example.com",
+            "https://aexample.com",
+            "https://a.example.com.evil.com",
+            "https://A.example.com",
+            "null",
+            "",
+        ] {
+            assert!(!fits(apps, origin), "{origin}");
+        }
+        assert!(fits("http://*.a.test:8080", "http://x.a.test:8080"));
+        assert!(fits("https://*.a.test:443", "https://x.a.test"));
+        for text in [
+            "https://*.com",
+            "https://*.",
+            "https://*.*.a.com",
+            "https://*.10.0.0.1",
+            "https://*..com",
+        ] {
+            assert!(pattern(text).is_err(), "{text}");
+        }
+        assert!(Pattern::parse("https://a.*.com").is_none());
+        assert!(Pattern::parse("*://a.com").is_none());
     }
 
     #[test]

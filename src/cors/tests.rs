@@ -232,7 +232,16 @@ fn dangerous_and_meaningless_rules_are_refused() {
         "origins = ['https://a', 'https://b/']",
         "cors.origins[1]: `https://b/` is no origin",
     );
-    refuse("origins = ['https://*.a']", "one by one");
+    refuse("origins = ['https://*.a']", "at least two labels");
+    refuse("origins = ['https://a.*.b']", "one label");
+    refuse(
+        "origins = ['https://*.a.b']\ncredentials = true",
+        "lets every host below act",
+    );
+    refuse(
+        "origins = ['null']\ncredentials = true",
+        "every sandboxed frame has it",
+    );
     refuse(
         "origins = ['https://a']\ncredentials = true\nheaders = ['*']",
         "cors.headers[0]: browsers do not take `*`",

@@ -69,7 +69,8 @@ async fn serve_tls<H: Handler>(arrival: Arrival<H>, config: Arc<rustls::ServerCo
     let (_, session) = stream.get_ref();
     let protocol = match session.alpn_protocol() {
         Some(b"h2") => Protocol::Http2,
-        _ => Protocol::Http1,
+        Some(_) => Protocol::Http1,
+        None => arrival.limits.only.unwrap_or(Protocol::Http1),
     };
     let server_name = session.server_name().map(canonical_name);
     let conn = facts.settle(Scheme::Https, protocol, server_name);
@@ -86,7 +87,11 @@ async fn serve_tls<H: Handler>(arrival: Arrival<H>, config: Arc<rustls::ServerCo
 async fn serve_cleartext<H: Handler>(mut arrival: Arrival<H>) {
     let started = clock::now();
     let facts = Facts::of(&arrival);
-    let sniffed = timeout(arrival.limits.head_timeout, sniff(&mut arrival.stream)).await;
+    let sniffed = match arrival.limits.only {
+        // Whoever speaks something else is told so by that protocol.
+        Some(protocol) => Ok(Ok((protocol, Prefix::default()))),
+        None => timeout(arrival.limits.head_timeout, sniff(&mut arrival.stream)).await,
+    };
     let (protocol, prefix) = match sniffed {
         Ok(Ok(sniffed)) => sniffed,
         Ok(Err(_)) => return,

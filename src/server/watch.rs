@@ -283,6 +283,7 @@ mod tests {
 
     fn limits() -> ListenerLimits {
         ListenerLimits {
+            only: None,
             handshake_timeout: 10 * SECOND,
             head_timeout: 10 * SECOND,
             idle_timeout: 60 * SECOND,

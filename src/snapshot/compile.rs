@@ -232,15 +232,18 @@ impl Compiler<'_> {
                 "this listener speaks https already",
             );
         }
+        if listen.protocols.is_empty() {
+            self.problems.push(
+                &path.key("protocols"),
+                "a listener speaks `h1`, `h2`, or both",
+            );
+        }
         let tls = match &listen.tls {
             Some(tls) => {
                 let previous = self.previous.and_then(|previous| previous.tls_of(name));
-                Some(tls::Termination::compile(
-                    tls,
-                    &path.key("tls"),
-                    previous,
-                    self.problems,
-                )?)
+                let termination =
+                    tls::Termination::compile(tls, &path.key("tls"), previous, self.problems)?;
+                Some(termination.offering(&listen.protocols))
             }
             None => None,
         };

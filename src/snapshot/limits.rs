@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use crate::config;
+use crate::config::{self, HttpVersion};
+use crate::types::Protocol;
 
 /// Deadlines and caps of one listener; read once per accepted connection. The default lets nothing through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListenerLimits {
+    /// The one protocol that is spoken; `None`: both.
+    pub only: Option<Protocol>,
     /// Longest TLS handshake.
     pub handshake_timeout: Duration,
     /// Longest wait for a complete request head, the h2 preface included.
@@ -46,6 +49,7 @@ impl ListenerLimits {
     pub fn compile(listen: &config::Listen) -> Self {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Self {
+            only: only(&listen.protocols),
             handshake_timeout: listen.handshake_timeout.0,
             head_timeout: listen.head_timeout.0,
             idle_timeout: listen.idle_timeout.0,
@@ -61,5 +65,14 @@ impl ListenerLimits {
             max_control_frames: listen.max_control_frames,
             max_resets: listen.max_resets,
         }
+    }
+}
+
+fn only(protocols: &[HttpVersion]) -> Option<Protocol> {
+    let speaks = |version| protocols.contains(&version);
+    match (speaks(HttpVersion::H1), speaks(HttpVersion::H2)) {
+        (true, false) => Some(Protocol::Http1),
+        (false, true) => Some(Protocol::Http2),
+        _ => None,
     }
 }

@@ -18,7 +18,7 @@ use crate::route::Head;
 use crate::telemetry::metrics::{AuthMetrics, RouteMetrics, UpstreamMetrics};
 use crate::transform::Plan;
 use crate::types::body::Bounds;
-use crate::types::{Body, Principal, Reason, Rejection, Response, clock};
+use crate::types::{Body, Dialect, Principal, Reason, Rejection, Response, Scheme, clock};
 use crate::upstream::Cluster;
 
 /// A route, compiled.
@@ -260,8 +260,9 @@ impl Policy {
     }
 
     /// Makes the route's edits on an answer; on every one, refusals included.
-    pub fn edit(&self, response: &mut Response) {
-        self.transform.dress(response.headers_mut());
+    pub fn edit(&self, response: &mut Response, scheme: Scheme, dialect: Dialect) {
+        self.transform
+            .dress(response.headers_mut(), scheme, dialect);
     }
 
     /// Says on an answer, refusals included, which origins may read it. Not on a preflight's, which has its own words.

@@ -11,7 +11,7 @@ use super::expiry::NotAfter;
 use super::load::{Loaded, load, pairs};
 use super::store::Store;
 use crate::config;
-use crate::config::{KeyPath, Problems, TlsVersion};
+use crate::config::{HttpVersion, KeyPath, Problems, TlsVersion};
 use crate::types::clock;
 
 /// How one listener terminates TLS.
@@ -54,6 +54,20 @@ impl Termination {
             warnings: others.chain(expiry).collect(),
             not_after: loaded.into_iter().map(|one| one.not_after).collect(),
         })
+    }
+
+    /// Offers these versions of HTTP alone, the preferred one first. A client that knows none of them is refused.
+    #[must_use]
+    pub fn offering(mut self, protocols: &[HttpVersion]) -> Self {
+        let mut config = ServerConfig::clone(&self.config);
+        let names = [(HttpVersion::H2, "h2"), (HttpVersion::H1, "http/1.1")];
+        config.alpn_protocols = names
+            .iter()
+            .filter(|(version, _)| protocols.contains(version))
+            .map(|(_, name)| name.as_bytes().to_vec())
+            .collect();
+        self.config = Arc::new(config);
+        self
     }
 
     /// What new connections are served with.

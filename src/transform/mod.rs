@@ -19,6 +19,8 @@ mod identity;
 mod identity_headers;
 mod names;
 mod rewrite;
+mod security;
+mod set_cookie;
 mod trailers;
 
 pub mod grpc_web;
@@ -33,7 +35,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use crate::client_ip::Client;
 use crate::route::Head;
-use crate::types::{ConnFacts, Dialect, Principal, Rejection, Request, Response};
+use crate::types::{ConnFacts, Dialect, Principal, Rejection, Request, Response, Scheme};
 
 pub use assertion::Signer;
 pub use hop_by_hop::strip_hop_by_hop;
@@ -48,6 +50,8 @@ pub struct Plan {
     strips_bearer: bool,
     request: headers::Edits,
     response: headers::Edits,
+    cookies: set_cookie::Cookies,
+    has_security_headers: bool,
     translates_grpc_web: bool,
 }
 
@@ -107,15 +111,20 @@ impl Plan {
         Ok(())
     }
 
-    /// Ends what was meant for us alone in the headers of an upstream's response. A 101 is not for this function: its
-    /// `Upgrade` would go.
-    pub fn response(&self, headers: &mut HeaderMap) {
+    /// Ends what was meant for us alone in the headers of an upstream's response, and strengthens its cookies. A 101 is
+    /// not for this function: its `Upgrade` would go.
+    pub fn response(&self, headers: &mut HeaderMap, scheme: Scheme) {
         hop_by_hop::strip_response(headers);
+        self.cookies.apply(headers, scheme == Scheme::Https);
     }
 
-    /// Applies the route's edits to an answer, whoever gave it: refusals carry the same security headers.
-    pub fn dress(&self, headers: &mut HeaderMap) {
+    /// Applies the route's edits to an answer, whoever gave it: refusals carry the same security headers. Those are for
+    /// browsers, which show no answer of the gRPC family as a page.
+    pub fn dress(&self, headers: &mut HeaderMap, scheme: Scheme, dialect: Dialect) {
         self.response.apply(headers);
+        if self.has_security_headers && !dialect.is_grpc_family() {
+            security::apply(headers, scheme == Scheme::Https);
+        }
     }
 
     /// Makes the body what the upstream may see: gRPC-Web becomes gRPC where the route says so (with the head fields

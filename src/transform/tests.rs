@@ -390,14 +390,14 @@ fn a_response_loses_its_connection_fields_and_gains_the_edits() {
     ] {
         headers.append(name, HeaderValue::from_static(value));
     }
-    plan.response(&mut headers);
-    plan.dress(&mut headers);
+    plan.response(&mut headers, Scheme::Https);
+    plan.dress(&mut headers, Scheme::Https, Dialect::Http);
     assert_eq!(
         sorted(&headers),
         lines(&[
             ("cache-control", "max-age=300"),
             ("server", "origin"),
-            ("set-cookie", "a=1"),
+            ("set-cookie", "a=1; Secure"),
             ("x-frame-options", "DENY"),
         ])
     );

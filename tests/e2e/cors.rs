@@ -98,6 +98,73 @@ matrix! {
     }
 }
 
+/// What a browser and a cache between must see of preflights and answers, by the Fetch standard.
+const STRICT: &str = r#"
+    [[route]]
+    path = "/wide"
+    auth = "none"
+    upstream = "api"
+    [route.cors]
+    origins = ["https://*.apps.example:8443", "https://exact.example"]
+    methods = ["PUT"]
+    headers = ["x-a"]
+    expose = ["x-b"]
+    grpc_web = true
+    private_network = true
+"#;
+
+matrix! {
+    async fn patterns_private_networks_and_grpc_web(via, speaks) {
+        let origin = origin::speaking(speaks).reply(lax().header("vary", "Accept")).run().await;
+        let gateway = conf(STRICT).upstream("api", &origin).run().await;
+        let mut client = gateway.connect(via).await;
+        let page = "https://one.apps.example:8443";
+        let asked = preflight("/wide", page, "PUT").header("access-control-request-private-network", "true");
+        let answer = client.send(asked).await;
+        assert_eq!(answer.status.as_u16(), 204);
+        assert_eq!(answer.header("access-control-allow-origin"), page);
+        assert_eq!(answer.header("access-control-allow-private-network"), "true");
+        assert_eq!(answer.header("access-control-allow-methods"), "PUT, POST");
+        let headers = answer.header("access-control-allow-headers");
+        assert!(headers.starts_with("x-a, ") && headers.contains("x-grpc-web"), "{headers}");
+        let vary: Vec<_> = answer.headers.get_all("vary").iter().map(|line| line.to_str().unwrap()).collect();
+        let vary = vary.join(", ").to_lowercase();
+        for field in ["origin", "access-control-request-method", "access-control-request-headers", "access-control-request-private-network"] {
+            assert!(vary.split(", ").any(|one| one == field), "{vary}");
+        }
+        // Not asked for, not said.
+        let answer = client.send(preflight("/wide", page, "PUT")).await;
+        assert!(!answer.headers.contains_key("access-control-allow-private-network"));
+        for stranger in ["https://two.one.apps.example:8443", "https://apps.example:8443", "https://one.apps.example", "https://evil.example/.apps.example:8443"] {
+            let answer = client.send(preflight("/wide", stranger, "PUT")).await;
+            assert_eq!(answer.verdict(), refused(403, "cors_refused"), "{stranger}");
+        }
+        let answer = client.send(get("/wide").header("origin", page)).await;
+        let told: Vec<_> = answer.headers.get_all("access-control-allow-origin").iter().collect();
+        assert_eq!(told, [page]);
+        assert_eq!(answer.header("access-control-expose-headers"), "x-b, grpc-status, grpc-message, grpc-status-details-bin, x-request-id");
+        assert!(!answer.headers.contains_key("access-control-allow-credentials"));
+        let vary: Vec<_> = answer.headers.get_all("vary").iter().collect();
+        assert_eq!(vary, ["Accept", "Origin"]);
+    }
+}
+
+#[test]
+fn what_would_let_strangers_act_for_visitors_is_found_at_load() {
+    for (origins, word) in [
+        ("\"*\"", "lets every site act for its visitors"),
+        ("\"null\"", "every sandboxed frame has it"),
+        ("\"https://*.example.com\"", "lets every host below act"),
+    ] {
+        let conf = conf(&format!(
+            "[[route]]\nauth = \"none\"\nrespond = {{ status = 200 }}\n\
+             cors = {{ origins = [{origins}], credentials = true }}"
+        ));
+        let why = conf.try_run().unwrap_err().to_string();
+        assert!(why.contains(word), "{why}");
+    }
+}
+
 #[tokio::test]
 async fn any_origin_means_no_credentials() {
     let issuer = issuer::run().await;

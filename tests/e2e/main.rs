@@ -56,6 +56,8 @@ mod csrf;
 mod assertion;
 // Why was this refused?
 mod explain;
+// Security headers and cookies.
+mod browsers;
 // Cross-origin rules.
 mod cors;
 // The three identity backends: the shipped examples in front of servers of their shape.
@@ -88,6 +90,8 @@ mod rewrite;
 mod redirect;
 // Bounds on time and size, of clients and of backends.
 mod timeouts;
+// Versions of HTTP.
+mod protocols;
 // Certificates by name, ALPN, versions.
 mod tls;
 // Metrics, reasons, access log.

@@ -32,6 +32,7 @@ const LONG: Duration = Duration::from_secs(3600);
 /// Everything is patient; a test shortens what it is about.
 pub(super) fn limits() -> ListenerLimits {
     ListenerLimits {
+        only: None,
         handshake_timeout: LONG,
         head_timeout: LONG,
         idle_timeout: LONG,

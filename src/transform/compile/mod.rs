@@ -1,6 +1,7 @@
 //! From the words of the configuration to a [`Plan`] and to [`IdentityNames`].
 
 mod assertion;
+mod cookies;
 mod edits;
 mod identity;
 mod rewrite;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 use http::header::HeaderName;
 
+use self::cookies::compile_cookies;
 use self::edits::{compile_edits, refused_in_request, refused_in_response};
 use self::identity::compile_identity;
 use self::rewrite::compile_rewrite;
@@ -41,6 +43,7 @@ impl Plan {
         let request = compile_edits(edit, &edits.key("request"), &refused, problems);
         let edit = &route.headers.response;
         let response = compile_edits(edit, &edits.key("response"), &refused_in_response, problems);
+        let cookies = compile_cookies(&route.cookies, &path.key("cookies"), problems);
         Some(Self {
             rewrite: rewrite?,
             identity: identity?,
@@ -48,6 +51,8 @@ impl Plan {
             strips_bearer: route.bearer == config::Bearer::Strip,
             request: request?,
             response: response?,
+            cookies: cookies?,
+            has_security_headers: route.security_headers,
             translates_grpc_web: route.grpc_web == config::GrpcWeb::Translate,
         })
     }
