@@ -19,6 +19,7 @@
 //! - [`authn`]: who the caller is. [`authz`]: what the caller may do.
 //! - [`transform`]: what the upstream and the client may see.
 //! - [`upstream`]: endpoints, their health, connections, the forward.
+//! - [`store`]: what replicas share.
 //! - [`config`]: what the user wrote. [`telemetry`]: metrics and logs.
 //! - [`types`]: the words that cross walls.
 //!
@@ -52,6 +53,8 @@ pub mod authz;
 pub mod transform;
 
 pub mod upstream;
+
+pub mod store;
 
 pub mod config;
 pub mod telemetry;

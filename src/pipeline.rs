@@ -20,6 +20,7 @@ use crate::exchange::{Desk, Exchange, Ledger};
 use crate::limit::KeyInputs;
 use crate::route::Head;
 use crate::snapshot::{Action, Listener, Policy, Snapshot};
+use crate::store::Line;
 use crate::transform::{self, deadline, grpc_web};
 use crate::types::body::Gauge;
 use crate::types::expiry;
@@ -36,6 +37,8 @@ pub struct Gateway {
     /// A copy of the shared one: workers would quarrel over its count.
     desk: Arc<Desk>,
     pools: Pools,
+    /// To the store that replicas share, where there is one.
+    line: Option<Arc<Line>>,
     ids: RequestIds,
 }
 
@@ -56,8 +59,10 @@ impl Gateway {
     /// The gateway of one worker.
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Self {
+        let store = shared.snapshot.load().store.clone();
         Self {
             desk: Arc::new(Desk::clone(&shared.desk)),
+            line: store.map(|store| Line::new(&store)),
             shared,
             pools: Pools::new(),
             ids: RequestIds::new(),
@@ -68,6 +73,12 @@ impl Gateway {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.shared.snapshot.load_full()
+    }
+
+    /// The worker's connection to the store; to be kept connected on the worker itself.
+    #[must_use]
+    pub fn line(&self) -> Option<&Arc<Line>> {
+        self.line.as_ref()
     }
 
     /// What all workers share.

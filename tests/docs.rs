@@ -23,7 +23,7 @@ use vestibule::server::Event;
 use vestibule::snapshot::{Snapshot, Walk};
 use vestibule::telemetry::metrics::{
     CertificateSample, ConfirmationSample, EndpointSample, IssuerSample, LimitSample, Samples,
-    UpstreamSample,
+    StoreSample, UpstreamSample,
 };
 use vestibule::telemetry::{AccessLog, Metrics, Outcome, Record};
 use vestibule::tls::dev;
@@ -434,6 +434,15 @@ fn rendered() -> Families {
 
 fn samples() -> Samples {
     Samples {
+        store: Some(StoreSample {
+            up: true,
+            lines: 1,
+            open: 0,
+            operations: vec![("decide", "ok", 1)],
+            latency: vec![(0.001, 1), (f64::INFINITY, 1)],
+            latency_sum: 0.001,
+            messages: vec![("sent", 1)],
+        }),
         upstreams: vec![UpstreamSample {
             upstream: "api".into(),
             endpoints: vec![EndpointSample {

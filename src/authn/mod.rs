@@ -24,6 +24,7 @@ mod choice;
 mod compile;
 mod explain;
 mod introspection;
+mod relay;
 
 #[cfg(test)]
 mod tests;

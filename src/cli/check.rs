@@ -20,6 +20,9 @@ pub(super) fn execute(path: &Path) -> ExitCode {
         Err(errors) => return complain(&loaded.sources.locate(errors)),
     };
     list_routes(&snapshot);
+    if snapshot.store.is_none() && !snapshot.limits.is_empty() {
+        print_line("limits are exact in each process; with several replicas, [store] shares them");
+    }
     for (listener, warning) in snapshot.certificate_warnings() {
         eprint_line(&format!("warning: listener `{listener}`: {warning}"));
     }

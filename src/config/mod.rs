@@ -18,6 +18,7 @@ mod limit;
 mod listen;
 mod route;
 mod session;
+mod store;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -44,8 +45,11 @@ pub use route::{
 };
 pub use secret::{Secret, SecretError};
 pub use session::{Probe, Session, SessionMap};
+pub use store::{Store, StoreKind, Topology};
 pub use upstream::{Balance, Health, Upstream, UpstreamTls};
-pub use value::{ByteSize, Endpoint, EndpointScheme, OneOrMany, Rate, SecretRef, Span};
+pub use value::{
+    ByteSize, Endpoint, EndpointScheme, OneOrMany, Rate, SecretRef, Span, StoreServer,
+};
 
 /// The whole configuration, includes merged in.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -70,6 +74,8 @@ pub struct Config {
     pub log: Log,
     /// How the caller's identity is signed for upstreams.
     pub assertion: Assertion,
+    /// Where replicas share what they count and what has ended.
+    pub store: Store,
     /// Sockets that clients connect to, by name.
     pub listen: BTreeMap<String, Listen>,
     /// Groups of endpoints that requests are forwarded to, by name.
@@ -99,6 +105,7 @@ impl Default for Config {
             admin: Admin::default(),
             log: Log::default(),
             assertion: Assertion::default(),
+            store: Store::default(),
             listen: BTreeMap::new(),
             upstream: BTreeMap::new(),
             issuer: BTreeMap::new(),

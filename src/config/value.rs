@@ -53,6 +53,17 @@ pub enum EndpointScheme {
     H2,
 }
 
+/// The address of a store's server: `redis://10.0.0.5:6379`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StoreServer {
+    /// Whether the connection is encrypted (`rediss`).
+    pub tls: bool,
+    /// Name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
 /// A secret by reference: `{ env = "X" }` or `{ file = "/run/secrets/x" }`. The secret itself never stands in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -312,6 +323,55 @@ impl fmt::Display for Endpoint {
     }
 }
 
+impl FromStr for StoreServer {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let bad = |why: &str| {
+            BadValue(format!("`{text}` is no server such as \"redis://10.0.0.5:6379\" or \"rediss://redis.internal:6379\": {why}").into())
+        };
+        if text.contains('@') {
+            // The text is not repeated: it may hold a password.
+            return Err(BadValue(
+                "a server holds no user information: write `user` and `password`".into(),
+            ));
+        }
+        let (scheme, rest) = text
+            .split_once("://")
+            .ok_or_else(|| bad("the scheme is missing"))?;
+        let tls = match scheme {
+            "redis" => false,
+            "rediss" => true,
+            _ => return Err(bad("the scheme is neither redis nor rediss")),
+        };
+        let authority: http::uri::Authority = rest
+            .trim_end_matches('/')
+            .parse()
+            .map_err(|_| bad("the host is malformed, or a path follows it"))?;
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_ascii_lowercase();
+        let port = authority.port_u16().unwrap_or(6_379);
+        if host.is_empty() || port == 0 {
+            return Err(bad("the host or the port is missing"));
+        }
+        Ok(Self { tls, host, port })
+    }
+}
+
+impl fmt::Display for StoreServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        if self.host.contains(':') {
+            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{scheme}://{}:{}", self.host, self.port)
+        }
+    }
+}
+
 impl FromStr for LimitKey {
     type Err = BadValue;
 
@@ -399,6 +459,7 @@ written_as_text! {
     ByteSize, "ByteSize", "^[0-9]+ ?(B|KiB|MiB|GiB)$", r#"a size such as "512B", "64KiB", "5MiB" or "1GiB""#;
     Rate, "Rate", "^[1-9][0-9]*/(s|m|h|d)$", r#"a rate such as "10/s", "10/m", "100/h" or "3/d""#;
     Endpoint, "Endpoint", "^(http|https|h2c|h2)://[^/]+/?$", r#"an endpoint such as "http://10.0.0.5:3000" or "h2c://zitadel:8080""#;
+    StoreServer, "StoreServer", "^rediss?://[^/]+/?$", r#"a server such as "redis://10.0.0.5:6379" or "rediss://redis.internal:6379""#;
     LimitKey, "LimitKey", "^(ip|route|principal|header:.+)$", r#"a part of a limit's key: "ip", "route", "principal" or "header:NAME""#;
 }
 
@@ -504,6 +565,8 @@ mod tests {
         round_trip::<Endpoint>("h2c://zitadel:8080");
         round_trip::<Endpoint>("https://[2001:db8::1]:443");
         round_trip::<LimitKey>("header:x-tenant");
+        round_trip::<StoreServer>("redis://10.0.0.5:6379");
+        round_trip::<StoreServer>("rediss://[2001:db8::1]:7000");
     }
 
     #[test]

@@ -184,6 +184,7 @@ fn status(house: &House) -> Answer {
             "listeners": snapshot.listeners.iter().map(|listener| &*listener.name).collect::<Vec<_>>(),
             "upstreams": upstreams(&snapshot.samples(clock::now())),
             "issuers": snapshot.issuers(clock::now()),
+            "store": snapshot.store_status(),
         }),
     )
 }

@@ -10,8 +10,10 @@ use tokio::sync::mpsc;
 
 use super::background::{self, Background};
 use super::{Command, House, admin, memory, reload, worker};
+use crate::pipeline::Shared;
+use crate::store::Line;
 use crate::telemetry::Guard;
-use crate::types::task;
+use crate::types::{clock, task};
 
 /// What the control thread takes over.
 #[derive(Debug)]
@@ -55,6 +57,7 @@ async fn serve(
     mut inbox: mpsc::Receiver<Command>,
     commands: mpsc::Sender<Command>,
 ) {
+    share(&house.shared);
     let mut background = Background::default();
     background.follow(&house.shared.snapshot.load_full());
     reload::warn_of_certificates(&house.shared.snapshot.load());
@@ -82,6 +85,33 @@ async fn serve(
         }
     }
     drain(house).await;
+}
+
+/// Tells other replicas what has ended here, and ends here what they tell. The store stays the same until a restart.
+fn share(shared: &Arc<Shared>) {
+    let Some(store) = shared.snapshot.load().store.clone() else {
+        return;
+    };
+    let line = Line::new(&store);
+    task::spawn("store", Arc::clone(&line).keep());
+    task::spawn("store messages", async move {
+        line.store().bulletin().post(&line).await;
+    });
+    let (taker, mut taken) = mpsc::channel::<Vec<u8>>(64);
+    let followed = Arc::clone(&store);
+    task::spawn("store stream", async move {
+        followed.bulletin().follow(&followed, taker).await;
+    });
+    let shared = Arc::clone(shared);
+    task::spawn("revocations", async move {
+        while let Some(message) = taken.recv().await {
+            let snapshot = shared.snapshot.load_full();
+            let told = snapshot.authorities.revoke_told(&message, clock::wall());
+            if !told.await {
+                store.bulletin().made_no_sense();
+            }
+        }
+    });
 }
 
 /// Readiness fails from here on; connections are told to end; what is in flight is finished, up to the limit.

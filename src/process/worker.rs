@@ -45,6 +45,9 @@ fn spawn(
 
 /// Accepts until the drain begins, then stays for the connections that are still open.
 async fn serve(house: &House, gateway: &Arc<Gateway>, sockets: Vec<(usize, TcpListener)>) {
+    if let Some(line) = gateway.line() {
+        task::spawn("store", Arc::clone(line).keep());
+    }
     let mut loops = Vec::new();
     for (position, socket) in sockets {
         let (Some(listener), Ok(socket)) = (

@@ -16,6 +16,7 @@ use crate::config::{self, Auth, Config, ConfigError, KeyPath, Problems};
 use crate::cors::{Cors, Csrf};
 use crate::limit::Limit;
 use crate::route::{HeadCaps, RouteMatch, Table};
+use crate::store::Store;
 use crate::telemetry::{Metrics, log};
 use crate::tls;
 use crate::transform::{IdentityNames, Plan, Signer};
@@ -59,14 +60,18 @@ impl Compiler<'_> {
         self.demand_something_to_serve();
         self.demand_room();
         self.keep_what_cannot_change();
+        let store = self.store();
         let limits = self.limits();
         let clusters = self.clusters();
-        let authorities = Authorities::compile(
+        let mut authorities = Authorities::compile(
             self.config,
             &clusters,
             self.previous.map(|previous| &previous.authorities),
             self.problems,
         );
+        if let Some(store) = &store {
+            authorities = authorities.with_relay(Arc::clone(store) as _);
+        }
         let listeners = self.listeners(&limits);
         let signer = self.signer();
         let shared = Parts {
@@ -88,8 +93,14 @@ impl Compiler<'_> {
             clusters,
             authorities,
             limits,
+            store,
             signer,
         }
+    }
+
+    fn store(&mut self) -> Option<Arc<Store>> {
+        let previous = self.previous.and_then(|previous| previous.store.as_ref());
+        Store::compile(&self.config.store, previous, self.problems)
     }
 
     fn signer(&mut self) -> Option<Arc<Signer>> {
@@ -150,6 +161,12 @@ impl Compiler<'_> {
             self.problems.push(
                 &KeyPath::root().key("log"),
                 format!("changing `[log]` {restart}"),
+            );
+        }
+        if before.store != now.store {
+            self.problems.push(
+                &KeyPath::root().key("store"),
+                format!("changing `[store]` {restart}"),
             );
         }
         let path = KeyPath::root().key("listen");

@@ -19,6 +19,7 @@ use crate::authn::Authorities;
 use crate::config::Config;
 use crate::limit::Limit;
 use crate::route::Table;
+use crate::store::Store;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::tls;
 use crate::transform::{IdentityNames, Signer};
@@ -50,6 +51,8 @@ pub struct Snapshot {
     pub authorities: Authorities,
     /// Limits by name.
     pub limits: BTreeMap<String, Arc<Limit>>,
+    /// What replicas share, where there are several.
+    pub store: Option<Arc<Store>>,
     /// Who signs assertions, where a route needs one.
     pub signer: Option<Arc<Signer>>,
     /// Most exchanges in flight in the process.
@@ -107,6 +110,7 @@ impl Snapshot {
         let issuers = issuers
             .filter(|issuer| !issuer.is_ready())
             .map(|issuer| format!("issuer {} has no keys yet", issuer.name()));
-        issuers.collect()
+        let store = self.store.as_ref().and_then(|store| store.not_ready());
+        issuers.chain(store).collect()
     }
 }

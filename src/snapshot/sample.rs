@@ -6,9 +6,10 @@ use std::time::Instant;
 use super::Snapshot;
 use crate::authn::Issuer;
 use crate::limit::Limit;
+use crate::store::Store;
 use crate::telemetry::metrics::{
     CertificateSample, ConfirmationSample, EndpointSample, IssuerSample, LimitSample, Samples,
-    UpstreamSample,
+    StoreSample, UpstreamSample,
 };
 use crate::upstream::{Cluster, Endpoint};
 
@@ -36,6 +37,7 @@ impl Snapshot {
                 .map(|limit| limit_sample(limit))
                 .collect(),
             certificates: self.certificates(),
+            store: self.store.as_ref().map(|store| store_sample(store)),
             ..Samples::default()
         }
     }
@@ -117,6 +119,19 @@ fn issuer_sample(issuer: &Issuer) -> IssuerSample {
         cache: vec![("hit", hits), ("miss", misses)],
         revocations,
         revoked,
+    }
+}
+
+fn store_sample(store: &Store) -> StoreSample {
+    let sample = store.sample();
+    StoreSample {
+        up: sample.status.up,
+        lines: sample.status.lines as u64,
+        open: sample.status.open as u64,
+        operations: sample.operations,
+        latency: sample.latency,
+        latency_sum: sample.latency_sum,
+        messages: sample.messages,
     }
 }
 

@@ -19,6 +19,23 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// The store that replicas share; null where there is none.
+    #[must_use]
+    pub fn store_status(&self) -> Value {
+        let Some(store) = &self.store else {
+            return Value::Null;
+        };
+        let status = store.status();
+        json!({
+            "up": status.up,
+            "lines": status.lines,
+            "open_circuits": status.open,
+            "last_error": status.last_error,
+        })
+    }
+}
+
 fn status(issuer: &Issuer, now: Instant) -> Value {
     json!({
         "state": issuer.state(now).as_str(),

@@ -64,6 +64,8 @@ mod cors;
 mod backends;
 // Programs that others wrote, installed by tests/peers/install.
 mod peers;
+// What replicas share, on real stores: limits, logouts, and stores that fail.
+mod store;
 // Native gRPC: unary, streaming, trailers-only, cancellation, refusals.
 mod grpc;
 // How long callers are willing to wait.

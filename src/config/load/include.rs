@@ -27,6 +27,7 @@ pub(super) const MAIN_ONLY: &[&str] = &[
     "max_in_flight",
     "max_memory",
     "state_dir",
+    "store",
     "workers",
 ];
 

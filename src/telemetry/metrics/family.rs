@@ -1,6 +1,8 @@
 //! One family of the text format under construction.
 
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
 
 use super::exemplar::Exemplar;
 
@@ -111,6 +113,24 @@ impl Family {
     pub(super) fn push_histogram(&mut self, histogram: &prometheus::Histogram) {
         self.metrics
             .push(prometheus::core::Metric::metric(histogram));
+    }
+
+    /// Adds a distribution without labels: upper bounds with the number of values up to each, the last infinite.
+    pub(super) fn push_buckets(&mut self, buckets: &[(f64, u64)], sum: f64) {
+        let mut histogram = Histogram::default();
+        histogram.set_sample_sum(sum);
+        histogram.set_sample_count(buckets.last().map_or(0, |(_, count)| *count));
+        let finite = buckets.iter().filter(|(bound, _)| bound.is_finite());
+        let finite = finite.map(|(bound, count)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(*count);
+            bucket
+        });
+        histogram.set_bucket(finite.collect());
+        let mut metric = Metric::default();
+        metric.set_histogram(histogram);
+        self.metrics.push(metric);
     }
 
     /// `None` without values: the text format knows no empty family.

@@ -25,7 +25,7 @@ use prometheus::TextEncoder;
 pub use handles::{AuthMetrics, ListenerMetrics, RouteMetrics, UpstreamMetrics};
 pub use samples::{
     CertificateSample, ConfirmationSample, EndpointSample, IssuerSample, LimitSample, Samples,
-    UpstreamSample,
+    StoreSample, UpstreamSample,
 };
 
 use crate::types::clock::unix_seconds;

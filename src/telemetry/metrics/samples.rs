@@ -19,6 +19,8 @@ pub struct Samples {
     pub limits: Vec<LimitSample>,
     /// One for each certificate that a listener serves.
     pub certificates: Vec<CertificateSample>,
+    /// What replicas share, where there are several.
+    pub store: Option<StoreSample>,
     /// Lines that the access log had to drop; see `AccessLog::dropped`.
     pub access_log_dropped: u64,
     /// Requests in flight in the process.
@@ -111,6 +113,25 @@ pub struct CertificateSample {
     pub not_after: SystemTime,
 }
 
+/// The store that replicas share.
+#[derive(Clone, Debug)]
+pub struct StoreSample {
+    /// Whether every connection to it works.
+    pub up: bool,
+    /// Connections that there should be.
+    pub lines: u64,
+    /// Of those, the ones that nobody waits for because the circuit is open.
+    pub open: u64,
+    /// What was asked of it: operation, outcome, count.
+    pub operations: Vec<(&'static str, &'static str, u64)>,
+    /// Upper bounds in seconds, each with the number of answers up to it; the last is infinite.
+    pub latency: Vec<(f64, u64)>,
+    /// Sum of all latencies, in seconds.
+    pub latency_sum: f64,
+    /// Messages between replicas, by what came of them.
+    pub messages: Vec<(&'static str, u64)>,
+}
+
 impl Samples {
     pub(super) fn families(&self) -> Vec<Family> {
         let mut dropped = Family::counter(
@@ -125,6 +146,7 @@ impl Samples {
         families.extend(self.token_families());
         families.push(self.confirmation_family());
         families.extend(self.limit_families());
+        families.extend(self.store_families());
         families
     }
 
@@ -255,6 +277,47 @@ impl Samples {
             }
         }
         confirmations
+    }
+
+    fn store_families(&self) -> Vec<Family> {
+        let Some(sample) = &self.store else {
+            return Vec::new();
+        };
+        let mut up = Family::gauge(
+            "vestibule_store_up",
+            "1 if every connection to the store works, 0 if one does not.",
+        );
+        up.count(&[], u64::from(sample.up));
+        let mut lines = Family::gauge(
+            "vestibule_store_circuits",
+            "Connections to the store, one for each worker and one more, by the state of their circuit.",
+        );
+        lines.count(
+            &[("state", "closed")],
+            sample.lines.saturating_sub(sample.open),
+        );
+        lines.count(&[("state", "open")], sample.open);
+        let mut operations = Family::counter(
+            "vestibule_store_operations_total",
+            "What the store was asked for, by outcome; open: it was not asked, because the circuit is open.",
+        );
+        for (operation, outcome, count) in &sample.operations {
+            let labels = [("operation", *operation), ("outcome", *outcome)];
+            operations.count(&labels, *count);
+        }
+        let mut latency = Family::histogram(
+            "vestibule_store_latency_seconds",
+            "How long the store takes to answer.",
+        );
+        latency.push_buckets(&sample.latency, sample.latency_sum);
+        let mut messages = Family::counter(
+            "vestibule_store_messages_total",
+            "Messages of logouts between replicas, by what came of them.",
+        );
+        for (outcome, count) in &sample.messages {
+            messages.count(&[("outcome", outcome)], *count);
+        }
+        vec![up, lines, operations, latency, messages]
     }
 
     fn limit_families(&self) -> Vec<Family> {

@@ -28,6 +28,15 @@ fn has(text: &str, line: &str) -> bool {
 
 fn samples() -> Samples {
     Samples {
+        store: Some(StoreSample {
+            up: false,
+            lines: 3,
+            open: 1,
+            operations: vec![("decide", "ok", 7)],
+            latency: vec![(0.001, 2), (0.01, 5), (f64::INFINITY, 7)],
+            latency_sum: 1.5,
+            messages: vec![("sent", 4)],
+        }),
         upstreams: vec![UpstreamSample {
             upstream: name("api"),
             endpoints: vec![EndpointSample {
@@ -220,6 +229,15 @@ mod text {
             r#"vestibule_limit_keys{limit="login"} 9"#.to_owned(),
             r#"vestibule_tls_certificate_not_after_seconds{listener="public",name="auth.example.com"} 1800000000"#.to_owned(),
             "vestibule_access_log_dropped_total 6".to_owned(),
+            "vestibule_store_up 0".to_owned(),
+            r#"vestibule_store_circuits{state="closed"} 2"#.to_owned(),
+            r#"vestibule_store_circuits{state="open"} 1"#.to_owned(),
+            r#"vestibule_store_operations_total{operation="decide",outcome="ok"} 7"#.to_owned(),
+            r#"vestibule_store_latency_seconds_bucket{le="0.01"} 5"#.to_owned(),
+            r#"vestibule_store_latency_seconds_bucket{le="+Inf"} 7"#.to_owned(),
+            "vestibule_store_latency_seconds_count 7".to_owned(),
+            "vestibule_store_latency_seconds_sum 1.5".to_owned(),
+            r#"vestibule_store_messages_total{outcome="sent"} 4"#.to_owned(),
         ] {
             assert!(has(&text, &line), "{line} is not in\n{text}");
         }
@@ -355,6 +373,11 @@ mod lint {
         "vestibule_requests_total",
         "vestibule_revocations_remembered",
         "vestibule_revocations_total",
+        "vestibule_store_circuits",
+        "vestibule_store_latency_seconds",
+        "vestibule_store_messages_total",
+        "vestibule_store_operations_total",
+        "vestibule_store_up",
         "vestibule_tls_certificate_not_after_seconds",
         "vestibule_tls_handshake_failures_total",
         "vestibule_token_cache_entries",

@@ -11,6 +11,7 @@ pub mod matrix;
 pub mod origin;
 pub mod pki;
 pub mod raw;
+pub mod redis;
 pub mod streams;
 pub mod token;
 

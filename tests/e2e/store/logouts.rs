@@ -1,0 +1,283 @@
+//! A logout on one replica ends the login on all of them.
+
+use std::time::{Duration, Instant};
+
+use crate::support::client::{Told, get, refused};
+use crate::support::gateway::{Builder, Gateway, conf};
+use crate::support::issuer::{self, Issuer};
+use crate::support::origin::{self, Origin};
+use crate::support::redis::{self, SECRET, store_at, wire};
+use crate::support::{binary, eventually};
+
+/// A replica whose logins are the issuer's tokens.
+pub(super) fn replica(origin: &Origin, issuer: &Issuer, store: &str) -> Builder {
+    conf(
+        "[[route]]\npath = \"/me\"\nauth = { any = [\"main\"] }\nupstream = \"api\"\n\
+         [[route]]\npath = \"/logout\"\nauth = { any = [\"main\"] }\nrevokes = { any = [\"main\"] }\nupstream = \"api\"",
+    )
+    .upstream("api", origin)
+    .issuer(issuer)
+    .and(store)
+}
+
+pub(super) async fn shared(gateway: &Gateway) {
+    gateway.counted("vestibule_store_up", &[], 1.0).await;
+    gateway.ready().await;
+}
+
+pub(super) async fn status(gateway: &Gateway, path: &str, token: &str) -> u16 {
+    gateway.ask(get(path).bearer(token)).await.status.as_u16()
+}
+
+/// How long it takes until the token is refused.
+pub(super) async fn ended(gateway: &Gateway, token: &str) -> Duration {
+    let begun = Instant::now();
+    eventually("the other replica refuses the token", async || {
+        status(gateway, "/me", token).await == 401
+    })
+    .await;
+    let answer = gateway.ask(get("/me").bearer(token)).await;
+    assert_eq!(answer.verdict(), refused(401, "token_revoked"));
+    begun.elapsed()
+}
+
+#[tokio::test]
+async fn a_logout_on_one_replica_is_known_on_another_within_a_second() {
+    let (origin, issuer, store) = (
+        origin::http().run().await,
+        issuer::run().await,
+        redis::run().await,
+    );
+    let one = replica(&origin, &issuer, &store.store("")).run().await;
+    let other = replica(&origin, &issuer, &store.store("")).run().await;
+    shared(&one).await;
+    shared(&other).await;
+    let (token, bystander) = (
+        issuer.token().claim("sub", "alice").sign(),
+        issuer.token().claim("sub", "bob").sign(),
+    );
+    for gateway in [&one, &other] {
+        assert_eq!(status(gateway, "/me", &token).await, 200);
+        assert_eq!(status(gateway, "/me", &bystander).await, 200);
+    }
+    assert_eq!(status(&one, "/logout", &token).await, 200);
+    let took = ended(&other, &token).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(status(&other, "/me", &bystander).await, 200);
+    one.counted(
+        "vestibule_store_messages_total",
+        &[("outcome", "sent")],
+        1.0,
+    )
+    .await;
+    other
+        .counted(
+            "vestibule_store_messages_total",
+            &[("outcome", "received")],
+            1.0,
+        )
+        .await;
+    let bad = other.metric("vestibule_store_messages_total", &[("outcome", "bad")]);
+    assert!(bad.await < 0.5);
+    // Who can read the store learns neither the user nor the token.
+    let stream = store.ask(&["XRANGE", "vestibule:revocations", "-", "+"]);
+    assert!(stream.contains("main") && !stream.contains("alice") && !stream.contains(&token));
+}
+
+#[tokio::test]
+async fn a_replica_that_was_cut_off_learns_what_it_missed() {
+    let (origin, issuer, store) = (
+        origin::http().run().await,
+        issuer::run().await,
+        redis::run().await,
+    );
+    let wire = wire(store.address()).await;
+    let one = replica(&origin, &issuer, &store.store("")).run().await;
+    let far = store_at(&format!("\"redis://{}\"", wire.address), "");
+    let other = replica(&origin, &issuer, &far).run().await;
+    shared(&one).await;
+    shared(&other).await;
+    let token = issuer.token().claim("sub", "alice").sign();
+    assert_eq!(status(&other, "/me", &token).await, 200);
+
+    wire.cut();
+    other.counted("vestibule_store_up", &[], 0.0).await;
+    assert_eq!(status(&one, "/logout", &token).await, 200);
+    one.counted(
+        "vestibule_store_messages_total",
+        &[("outcome", "sent")],
+        1.0,
+    )
+    .await;
+    assert_eq!(status(&other, "/me", &token).await, 200, "it cannot know");
+
+    wire.mend();
+    let took = ended(&other, &token).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_logout_without_the_store_holds_here_and_is_told_when_the_store_is_back() {
+    let (origin, issuer, store) = (
+        origin::http().run().await,
+        issuer::run().await,
+        redis::run().await,
+    );
+    let wire = wire(store.address()).await;
+    let far = store_at(&format!("\"redis://{}\"", wire.address), "");
+    let one = replica(&origin, &issuer, &far).run().await;
+    let other = replica(&origin, &issuer, &store.store("")).run().await;
+    shared(&one).await;
+    shared(&other).await;
+    let token = issuer.token().claim("sub", "alice").sign();
+    assert_eq!(status(&other, "/me", &token).await, 200);
+
+    wire.cut();
+    one.counted("vestibule_store_up", &[], 0.0).await;
+    assert_eq!(status(&one, "/logout", &token).await, 200);
+    assert_eq!(status(&one, "/me", &token).await, 401);
+    assert_eq!(status(&other, "/me", &token).await, 200);
+
+    wire.mend();
+    ended(&other, &token).await;
+}
+
+#[tokio::test]
+async fn a_restart_does_not_forget_logouts() {
+    let (origin, issuer, store) = (
+        origin::http().run().await,
+        issuer::run().await,
+        redis::run().await,
+    );
+    let one = replica(&origin, &issuer, &store.store("")).run().await;
+    shared(&one).await;
+    let token = issuer.token().claim("sub", "alice").sign();
+    assert_eq!(status(&one, "/logout", &token).await, 200);
+    one.counted(
+        "vestibule_store_messages_total",
+        &[("outcome", "sent")],
+        1.0,
+    )
+    .await;
+    drop(one);
+    let again = replica(&origin, &issuer, &store.store("")).run().await;
+    again.ready().await;
+    ended(&again, &token).await;
+}
+
+#[tokio::test]
+async fn messages_that_no_replica_has_signed_end_nobodys_login() {
+    let (origin, issuer, store) = (
+        origin::http().run().await,
+        issuer::run().await,
+        redis::run().await,
+    );
+    let one = replica(&origin, &issuer, &store.store("")).run().await;
+    shared(&one).await;
+    let token = issuer.token().claim("sub", "alice").sign();
+    assert_eq!(status(&one, "/me", &token).await, 200);
+    let forgeries = [
+        vec!["x", "y"],
+        vec!["m", ""],
+        vec!["m", "user 00 1 2 main"],
+        vec![
+            "m",
+            "\u{1}aaaaaaaabbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbuser 00 1 2 main",
+        ],
+    ];
+    for forgery in &forgeries {
+        let mut command = vec!["XADD", "vestibule:revocations", "*"];
+        command.extend(forgery);
+        store.ask(&command);
+    }
+    let bad = [("outcome", "bad")];
+    one.counted("vestibule_store_messages_total", &bad, 4.0)
+        .await;
+    assert_eq!(status(&one, "/me", &token).await, 200);
+
+    // Nor does one with another secret.
+    let servers = format!("\"redis://{}\"", store.address());
+    let stranger = redis::store_with(&servers, &SECRET.to_uppercase(), "");
+    let stranger = replica(&origin, &issuer, &stranger).run().await;
+    shared(&stranger).await;
+    assert_eq!(status(&stranger, "/logout", &token).await, 200);
+    one.counted("vestibule_store_messages_total", &bad, 5.0)
+        .await;
+    assert_eq!(status(&one, "/me", &token).await, 200);
+}
+
+#[tokio::test]
+async fn a_gateway_starts_and_serves_without_its_store() {
+    let (origin, issuer) = (origin::http().run().await, issuer::run().await);
+    let nobody = store_at("\"redis://127.0.0.1:1\"", "");
+    let gateway = replica(&origin, &issuer, &nobody).run().await;
+    gateway.ready().await;
+    let token = issuer.token().sign();
+    assert_eq!(status(&gateway, "/me", &token).await, 200);
+    assert_eq!(status(&gateway, "/logout", &token).await, 200);
+    assert_eq!(status(&gateway, "/me", &token).await, 401);
+    let told = gateway.admin(get("/status")).await.json();
+    assert_eq!(told["store"]["up"], false);
+    assert_eq!(told["store"]["open_circuits"], told["store"]["lines"]);
+    assert!(
+        told["store"]["last_error"]
+            .as_str()
+            .unwrap()
+            .contains("127.0.0.1:1")
+    );
+
+    let needed = store_at("\"redis://127.0.0.1:1\"", "required = true");
+    let gateway = replica(&origin, &issuer, &needed).run().await;
+    eventually("it says what is missing", async || {
+        gateway
+            .admin(get("/readyz"))
+            .await
+            .text()
+            .contains("the store cannot be used")
+    })
+    .await;
+    let token = issuer.token().sign();
+    eventually("it serves all the same", async || {
+        status(&gateway, "/me", &token).await == 200
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_of_the_store_is_one_line_in_the_log() {
+    let (origin, issuer) = (origin::http().run().await, issuer::run().await);
+    let mut store = redis::run().await;
+    let conf = replica(&origin, &issuer, &store.store(""));
+    let process = binary::run(&conf).await;
+    let lines = |word: &str| {
+        process
+            .events()
+            .iter()
+            .filter(|event| event.to_string().contains(word))
+            .count()
+    };
+    eventually("it is in use", async || lines("the store answers") == 1).await;
+    store.kill();
+    eventually("it is gone", async || {
+        lines("the store cannot be used") == 1
+    })
+    .await;
+    store.restart().await;
+    let begun = Instant::now();
+    eventually("it is in use again", async || {
+        lines("the store answers") == 2
+    })
+    .await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(lines("the store cannot be used"), 1);
+    assert!(
+        !process
+            .events()
+            .iter()
+            .any(|event| event.to_string().contains(SECRET))
+    );
+}

@@ -1,0 +1,4 @@
+//! What replicas share, on real stores: one server, a cluster, sentinels; and what holds while the store fails.
+
+mod logouts;
+mod topologies;
