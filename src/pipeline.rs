@@ -197,6 +197,7 @@ async fn run(
         method: request.method(),
         host: head.host(),
         path: head.path(),
+        client_cert: exchange.conn().client_cert.as_deref(),
         headers: request.headers(),
     };
     let permit = policy.authz.decide(&principal, &asked)?;

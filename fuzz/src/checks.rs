@@ -284,6 +284,7 @@ fn conn(peer: &str) -> ConnFacts {
         scheme: Scheme::Http,
         protocol: Protocol::Http1,
         server_name: None,
+        client_cert: None,
     }
 }
 

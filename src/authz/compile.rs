@@ -15,6 +15,7 @@ impl Rules {
         };
         Some(Self {
             networks: CidrSet::new(route.from.iter().copied()),
+            client_certs: None,
             gate,
         })
     }

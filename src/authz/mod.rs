@@ -1,7 +1,8 @@
-//! May the caller do this? Rules over networks, roles, scopes and claims; the answer is a [`Permit`]. Pure.
+//! May the caller do this? Rules over networks, client certificates, roles, scopes and claims; the answer is a [`Permit`]. Pure.
 //!
 //! Who the caller is was found out by `authn`; limits are kept by `limit`. A rule that cannot be met refuses.
 
+pub mod client_cert;
 pub mod permit;
 pub mod rule;
 pub mod when;

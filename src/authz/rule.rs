@@ -5,9 +5,11 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
+use super::client_cert::ClientCerts;
 use super::permit::Permit;
 use super::when::When;
 use crate::client_ip::ClientIp;
+use crate::types::client_cert::ClientCert;
 use crate::types::rejection::Challenge;
 use crate::types::{CidrSet, Principal, PrincipalFacts, Reason, Rejection};
 
@@ -15,6 +17,7 @@ use crate::types::{CidrSet, Principal, PrincipalFacts, Reason, Rejection};
 #[derive(Debug)]
 pub struct Rules {
     pub(super) networks: CidrSet,
+    pub(super) client_certs: Option<ClientCerts>,
     pub(super) gate: Gate,
 }
 
@@ -61,6 +64,8 @@ pub struct Asked<'a> {
     pub host: &'a str,
     /// The canonical path.
     pub path: &'a str,
+    /// The certificate that was verified on its connection.
+    pub client_cert: Option<&'a ClientCert>,
     /// Its headers; rules see those that are neither credentials nor claims about the sender.
     pub headers: &'a HeaderMap,
 }
@@ -72,7 +77,16 @@ impl Rules {
         !self.networks.is_empty()
     }
 
-    /// Decides. The cheapest and most general question comes first: closed, network, credential, demands.
+    /// The same rules for clients with one of `certs` alone, whatever else they show.
+    #[must_use]
+    pub fn for_clients_with(self, certs: ClientCerts) -> Self {
+        Self {
+            client_certs: Some(certs),
+            ..self
+        }
+    }
+
+    /// Decides. The cheapest and most general question comes first: closed, network, certificate, credential, demands.
     ///
     /// # Errors
     /// [`Reason::RouteClosed`], [`Reason::NetworkForbidden`], [`Reason::CredentialMissing`],
@@ -86,6 +100,9 @@ impl Rules {
                 Reason::NetworkForbidden,
                 "the client is in none of the route's networks",
             ));
+        }
+        if let Some(certs) = &self.client_certs {
+            certs.check(asked.client_cert)?;
         }
         if let Gate::Known { optional, demands } = &self.gate {
             // Authentication has refused this already; asked again, since everything hangs on it.

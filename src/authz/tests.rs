@@ -3,9 +3,11 @@ use std::sync::{Arc, LazyLock};
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
+use super::client_cert::ClientCerts;
 use super::{Asked, Rules};
 use crate::client_ip::ClientIp;
 use crate::config::{KeyPath, Problems, Route};
+use crate::types::client_cert::{ClientCert, San};
 use crate::types::{AuthMethod, Principal, PrincipalFacts, Reason, Rejection};
 
 fn route(auth: &str) -> Route {
@@ -66,6 +68,7 @@ fn asked(client: ClientIp) -> Asked<'static> {
         method: &Method::POST,
         host: "api.example.com",
         path: "/v1/invoices",
+        client_cert: None,
         headers: &HEADERS,
     }
 }
@@ -414,4 +417,65 @@ fn a_rule_can_speak_of_who_shows_no_credential() {
     assert_eq!(verdict(auth, &Principal::anonymous()), Ok(()));
     let low = with_claims(&json!({ "sub": "u", "level": 1 }));
     assert_eq!(verdict(auth, &low), Err(Reason::Forbidden));
+}
+
+fn cert(names: &[&str], fingerprint: u8) -> ClientCert {
+    let names = names.iter().map(|name| San::written(name).unwrap());
+    ClientCert {
+        names: names.collect(),
+        fingerprint: [fingerprint; 32],
+    }
+}
+
+#[test]
+fn a_client_certificate_is_told_by_its_name_or_its_fingerprint() {
+    let wanted = || {
+        let names = ["edge.internal", "spiffe://prod/edge", "10.0.0.7"];
+        let names = names.map(|name| San::written(name).unwrap());
+        ClientCerts::new(names.to_vec(), vec![[7; 32]])
+    };
+    let check = |auth: &str, shown: Option<&ClientCert>, expected: Result<(), Reason>| {
+        let asked = Asked {
+            client_cert: shown,
+            ..asked(local())
+        };
+        let rules = rules(auth).for_clients_with(wanted());
+        let decision = rules.decide(&Principal::anonymous(), &asked);
+        let verdict = decision.map(drop).map_err(|why| why.reason());
+        assert_eq!(verdict, expected, "{auth} {shown:?}");
+    };
+    let open = "\"none\"";
+    for good in [
+        cert(&["EDGE.internal"], 1),
+        cert(&["other.internal", "spiffe://prod/edge"], 1),
+        cert(&["10.0.0.7"], 1),
+        cert(&[], 7),
+    ] {
+        check(open, Some(&good), Ok(()));
+    }
+    for bad in [
+        cert(&[], 1),
+        cert(&["sub.edge.internal"], 1),
+        cert(&["spiffe://prod/edge/x"], 1),
+        cert(&["spiffe://PROD/edge"], 1),
+        cert(&["10.0.0.70"], 1),
+    ] {
+        check(open, Some(&bad), Err(Reason::Forbidden));
+    }
+    // The letters of a host in a name of another kind.
+    for other in [
+        San::Uri("edge.internal".into()),
+        San::Email("edge.internal".into()),
+        San::Dns("10.0.0.7".into()),
+    ] {
+        let mut shown = cert(&[], 1);
+        shown.names = [other].into();
+        check(open, Some(&shown), Err(Reason::Forbidden));
+    }
+    check(open, None, Err(Reason::Forbidden));
+    // It stands beside the other demands, and for none of them.
+    let good = cert(&[], 7);
+    let known = "{ any = [\"main\"] }";
+    check(known, Some(&good), Err(Reason::CredentialMissing));
+    check("\"deny\"", Some(&good), Err(Reason::RouteClosed));
 }

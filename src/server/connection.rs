@@ -145,6 +145,7 @@ impl Facts {
             scheme,
             protocol,
             server_name,
+            client_cert: None,
         })
     }
 }

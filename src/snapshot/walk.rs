@@ -105,6 +105,7 @@ impl Walk {
             scheme: self.scheme,
             protocol: Protocol::Http2,
             server_name: None,
+            client_cert: None,
         };
         Ok(Place { listener, conn })
     }

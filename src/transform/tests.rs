@@ -21,6 +21,7 @@ pub(super) fn conn() -> ConnFacts {
         scheme: Scheme::Https,
         protocol: Protocol::Http1,
         server_name: None,
+        client_cert: None,
     }
 }
 

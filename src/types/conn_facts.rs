@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::client_cert::ClientCert;
+
 /// The facts of one accepted connection; shared by all its exchanges.
 #[derive(Clone, Debug)]
 pub struct ConnFacts {
@@ -24,6 +26,8 @@ pub struct ConnFacts {
     pub protocol: Protocol,
     /// The server name of the TLS handshake, lower case; `None` for cleartext or a client without SNI.
     pub server_name: Option<Arc<str>>,
+    /// The certificate that the client has shown and the listener's authority vouches for; `None` for any other.
+    pub client_cert: Option<Arc<ClientCert>>,
 }
 
 /// `address` as header fields carry it.

@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod cidr;
+pub mod client_cert;
 pub mod clock;
 pub mod conn_facts;
 pub mod dialect;

@@ -59,6 +59,7 @@ fn conn(server_name: Option<&str>) -> ConnFacts {
         scheme: Scheme::Https,
         protocol: Protocol::Http1,
         server_name: server_name.map(Into::into),
+        client_cert: None,
     }
 }
 
