@@ -1,5 +1,5 @@
-//! The checks of this room one by one, with what each came to: for `vestibule explain`, never for a request. Nothing is
-//! remembered, and no backend is asked about a session.
+//! The checks of this room one by one, with what each came to: for `vestibule explain`, never for a request. Backends and
+//! issuers are asked about sessions and opaque tokens only where the operator wants that: they are shown the credential.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,9 +11,10 @@ use super::cache::token_fingerprint;
 use super::extract::{self, Credential};
 use super::issuer::Issuer;
 use super::jwt::{Shape, Window, shape};
-use super::session::Proof;
+use super::session::{Proof, Session, Shown};
 use super::{Authn, Bench, Demand, Other, TokenDemands, chosen, missing, other_issuer};
 use crate::types::{AuthMethod, Principal, Rejection, clock};
+use crate::upstream::Pools;
 
 /// One check.
 #[derive(Debug)]
@@ -27,6 +28,15 @@ pub struct Check {
 /// The checks so far.
 #[derive(Debug, Default)]
 struct Report(Vec<Check>);
+
+/// How the checks are made.
+#[derive(Clone, Copy)]
+struct How<'h> {
+    demands: &'h TokenDemands,
+    wall: SystemTime,
+    /// Whoever alone knows what a credential stands for is asked through these; nobody is, without.
+    live: Option<&'h Pools>,
+}
 
 impl Report {
     /// Notes a check; `None` ends the walk.
@@ -53,19 +63,20 @@ impl Authn {
     }
 
     /// Walks a request with these headers through the checks. No principal where a check refused, or where only a
-    /// backend or an issuer could tell.
+    /// backend or an issuer could tell and `live` does not say through what to ask them.
     pub async fn explain(
         &self,
         headers: &HeaderMap,
         wall: SystemTime,
+        live: Option<&Pools>,
     ) -> (Vec<Check>, Option<Principal>) {
         let mut report = Report::default();
         let principal = match &self.demand {
             None => Some(Principal::anonymous()),
             Some(demand) if demand.first_of_all.is_some() => {
-                demand.explain_all(&mut report, headers, wall).await
+                demand.explain_all(&mut report, headers, wall, live).await
             }
-            Some(demand) => demand.explain_any(&mut report, headers, wall).await,
+            Some(demand) => demand.explain_any(&mut report, headers, wall, live).await,
         };
         (report.0, principal)
     }
@@ -77,6 +88,7 @@ impl Demand {
         report: &mut Report,
         headers: &HeaderMap,
         wall: SystemTime,
+        live: Option<&Pools>,
     ) -> Option<Principal> {
         let found = extract::find(headers, self.places.wanted()).and_then(|found| match found {
             None if !self.optional => Err(missing()),
@@ -87,7 +99,7 @@ impl Demand {
         })?;
         match found {
             None => Some(Principal::anonymous()),
-            Some(credential) => self.explain_one(report, credential, wall).await,
+            Some(credential) => self.explain_one(report, credential, wall, live).await,
         }
     }
 
@@ -96,6 +108,7 @@ impl Demand {
         report: &mut Report,
         headers: &HeaderMap,
         wall: SystemTime,
+        live: Option<&Pools>,
     ) -> Option<Principal> {
         let found = extract::find_all(headers, self.places.wanted())
             .and_then(|found| found.ok_or_else(missing));
@@ -105,7 +118,7 @@ impl Demand {
         })?;
         let mut caller = None;
         for credential in found {
-            let principal = self.explain_one(report, credential, wall).await?;
+            let principal = self.explain_one(report, credential, wall, live).await?;
             let is_first = Some(&principal.source) == self.first_of_all.as_ref();
             if is_first || caller.is_none() {
                 caller = Some(principal);
@@ -137,67 +150,103 @@ impl Demand {
         report: &mut Report,
         credential: Credential<'_>,
         wall: SystemTime,
+        live: Option<&Pools>,
     ) -> Option<Principal> {
-        let (places, demands) = (&self.places, &self.tokens);
+        let places = &self.places;
+        let how = How {
+            demands: &self.tokens,
+            wall,
+            live,
+        };
         let (position, value) = match credential {
             Credential::Bearer(token) => {
                 let bench = places.bearer.as_ref()?;
-                return bench.explain(report, demands, token, wall).await;
+                return bench.explain(report, how, token).await;
             }
             Credential::Header { position, value } => {
                 let bench = places.header_benches.get(position)?;
-                return bench.explain(report, demands, value, wall).await;
+                return bench.explain(report, how, value).await;
             }
             Credential::Cookie { position, value } => (position, value),
         };
         let session = places.sessions.get(position)?;
-        match &session.proof {
-            Proof::Token(_, bench) => {
-                let principal = bench.explain(report, demands, value, wall).await?;
-                Some(Principal {
-                    source: Arc::clone(session.name()),
-                    ..principal
-                })
+        let principal = match &session.proof {
+            Proof::Token(_, bench) => bench.explain(report, how, value).await?,
+            Proof::Introspection(issuer) => report.ask_issuer(issuer, value, how).await?,
+            Proof::Probe(_) => {
+                let shown = Shown::Cookie(value);
+                return report.ask_backend(session, shown, how).await;
             }
-            Proof::Introspection(issuer) => report.only_the_issuer_knows(issuer),
-            Proof::Probe(_) => report.only_the_backend_knows(),
-        }
+        };
+        Some(Principal {
+            source: Arc::clone(session.name()),
+            ..principal
+        })
     }
 }
 
 impl Report {
-    fn only_the_backend_knows(&mut self) -> Option<Principal> {
-        let asked = "only its backend knows, which is not asked here".to_owned();
-        self.note("session", Ok(()), |()| asked);
-        None
+    async fn ask_backend(
+        &mut self,
+        session: &Session,
+        shown: Shown<'_>,
+        how: How<'_>,
+    ) -> Option<Principal> {
+        let name = session.name();
+        let Some(pools) = how.live else {
+            let told = format!("only the backend of `{name}` knows; --live asks it");
+            return self.unasked("session", told);
+        };
+        let answer = session.identify_shown(pools, shown).await;
+        self.note("session", answer, |principal| {
+            format!("the backend of `{name}` says: {}", told(principal))
+        })
     }
 
-    fn only_the_issuer_knows(&mut self, issuer: &Issuer) -> Option<Principal> {
-        let asked = format!("only `{}` knows, which is not asked here", issuer.name());
-        self.note("introspection", Ok(()), |()| asked);
+    async fn ask_issuer(
+        &mut self,
+        issuer: &Issuer,
+        token: &str,
+        how: How<'_>,
+    ) -> Option<Principal> {
+        let name = issuer.name();
+        let Some(pools) = how.live else {
+            let told = format!("only `{name}` knows; --live asks it");
+            return self.unasked("introspection", told);
+        };
+        let answer = issuer.introspect(pools, token, how.wall).await;
+        self.note("introspection", answer, |principal| {
+            format!("`{name}` says: {}", told(principal))
+        })
+    }
+
+    fn unasked(&mut self, name: &'static str, told: String) -> Option<Principal> {
+        self.note(name, Ok(()), |()| told);
         None
     }
 }
 
 impl Bench {
     /// The checks of [`Bench::identify`], in the same order.
-    async fn explain(
-        &self,
-        report: &mut Report,
-        demands: &TokenDemands,
-        token: &str,
-        wall: SystemTime,
-    ) -> Option<Principal> {
+    async fn explain(&self, report: &mut Report, how: How<'_>, token: &str) -> Option<Principal> {
         let size = shape::check_size(token, self.most_token);
         report.note("size", size, |()| format!("{} bytes", token.len()))?;
         let is_opaque = !shape::has_three_parts(token);
         match (&self.other, self.issuers.as_slice()) {
             (Some(Other::Issuer(issuer)), _) if is_opaque => {
-                return report.only_the_issuer_knows(issuer);
+                let size = shape::check_size(token, issuer.max_token);
+                report.note("size for this issuer", size, |()| {
+                    format!("at most {}", issuer.max_token)
+                })?;
+                return report.ask_issuer(issuer, token, how).await;
             }
-            (Some(Other::Session(_)), _) if is_opaque => return report.only_the_backend_knows(),
-            (Some(Other::Session(_)), []) => return report.only_the_backend_knows(),
-            (_, [only]) if only.introspects_all() => return report.only_the_issuer_knows(only),
+            (Some(Other::Session(session)), issuers) if is_opaque || issuers.is_empty() => {
+                let shown = Shown::Bearer(token);
+                return report.ask_backend(session, shown, how).await;
+            }
+            (_, [only]) if only.introspects_all() => {
+                return report.ask_issuer(only, token, how).await;
+            }
             _ => {}
         }
         let shape = report.note("form", Shape::parse(token), |shape| {
@@ -210,8 +259,9 @@ impl Bench {
             )
         })?;
         let chosen = chosen(&self.issuers, &shape);
-        if let (None, Some(Other::Session(_))) = (chosen, &self.other) {
-            return report.only_the_backend_knows();
+        if let (None, Some(Other::Session(session))) = (chosen, &self.other) {
+            let shown = Shown::Bearer(token);
+            return report.ask_backend(session, shown, how).await;
         }
         let issuer = report.note("issuer", chosen.ok_or_else(other_issuer), |issuer| {
             format!("`{}` ({})", issuer.name(), issuer.url())
@@ -221,9 +271,9 @@ impl Bench {
             format!("at most {}", issuer.max_token)
         })?;
         if issuer.introspects_all() {
-            return report.only_the_issuer_knows(issuer);
+            return report.ask_issuer(issuer, token, how).await;
         }
-        issuer.explain(report, demands, token, shape, wall).await
+        issuer.explain(report, how, token, shape).await
     }
 }
 
@@ -232,11 +282,11 @@ impl Issuer {
     async fn explain(
         &self,
         report: &mut Report,
-        demands: &TokenDemands,
+        how: How<'_>,
         token: &str,
         shape: Shape<'_>,
-        wall: SystemTime,
     ) -> Option<Principal> {
+        let How { demands, wall, .. } = how;
         let algorithm = self.check_algorithm(&shape.jws);
         report.note("algorithm", algorithm, |()| "accepted".to_owned())?;
         let typ = shape.jws.header.typ.as_deref();
@@ -268,20 +318,24 @@ impl Issuer {
             "none known to this process".to_owned()
         })?;
         let facts = self.mapping.facts(shape.claims, window.expires_at());
-        let told = format!(
-            "user {}, org {}, roles [{}], scopes [{}]",
-            facts.user,
-            facts.org.as_deref().unwrap_or("-"),
-            facts.roles.join(" "),
-            facts.scopes.join(" ")
-        );
-        report.note("caller", Ok(()), |()| told);
-        Some(Principal {
+        let caller = Principal {
             method: AuthMethod::Jwt,
             source: Arc::clone(self.name()),
             facts: Arc::new(facts),
-        })
+        };
+        report.note("caller", Ok(caller), told)
     }
+}
+
+fn told(caller: &Principal) -> String {
+    let facts = &caller.facts;
+    format!(
+        "user {}, org {}, roles [{}], scopes [{}]",
+        facts.user,
+        facts.org.as_deref().unwrap_or("-"),
+        facts.roles.join(" "),
+        facts.scopes.join(" ")
+    )
 }
 
 fn until(window: &Window, wall: SystemTime) -> String {

@@ -37,6 +37,9 @@ pub(super) struct ExplainArguments {
     /// A bearer token: sent along in the Authorization header, and judged by the keys of its issuer.
     #[arg(long)]
     token: Option<String>,
+    /// Ask backends and issuers about a session or an opaque token, as the gateway would: they are shown the credential.
+    #[arg(long)]
+    live: bool,
     /// Address of the client.
     #[arg(long, value_name = "IP")]
     client: Option<IpAddr>,
@@ -60,7 +63,7 @@ pub(super) fn execute(arguments: &ExplainArguments) -> ExitCode {
         Err(errors) => return complain(&loaded.sources.locate(errors)),
     };
     match walk(arguments, url) {
-        Ok(walk) => runtime.block_on(explain_request(&snapshot, &walk)),
+        Ok(walk) => runtime.block_on(explain_request(&snapshot, &walk, arguments.live)),
         Err(why) => fail(&why),
     }
 }
@@ -86,14 +89,14 @@ fn walk(arguments: &ExplainArguments, url: &str) -> Result<Walk, String> {
 }
 
 /// 0: the request would be forwarded or answered; 1: it is refused.
-async fn explain_request(snapshot: &Snapshot, walk: &Walk) -> ExitCode {
+async fn explain_request(snapshot: &Snapshot, walk: &Walk, live: bool) -> ExitCode {
     for issuer in walk.issuers(snapshot) {
         issuer.refresh().await;
         // An unknown key is asked for once more, as a gateway does.
         drop(task::spawn("issuer", Arc::clone(&issuer).keep_fresh()));
     }
     let mut code = ExitCode::SUCCESS;
-    for step in walk.explain(snapshot).await {
+    for step in walk.explain(snapshot, live).await {
         let verdict = match step.verdict {
             Verdict::Passed => "ok".to_owned(),
             Verdict::Skipped => "-".to_owned(),

@@ -8,11 +8,13 @@ use http::request::Parts;
 
 use super::walk::Place;
 use super::{Action, Policy, Snapshot, Walk};
+use crate::authn::Issuer;
 use crate::authz::Asked;
 use crate::cors;
 use crate::route::Head;
 use crate::transform::{self, strip_hop_by_hop};
 use crate::types::{Body, Dialect, Principal, Reason, Rejection, Request, clock};
+use crate::upstream::Pools;
 
 /// What a stage came to.
 #[derive(Debug)]
@@ -83,15 +85,22 @@ impl Report {
 
 impl Walk {
     /// The steps of the request through `snapshot`, up to the one that refuses or answers it. Tokens are verified with
-    /// the keys that their issuers have now.
-    pub async fn explain(&self, snapshot: &Snapshot) -> Vec<Step> {
+    /// the keys that their issuers have now. Backends and issuers are asked about the credential only where `live` says so:
+    /// they are shown it.
+    pub async fn explain(&self, snapshot: &Snapshot, live: bool) -> Vec<Step> {
         let mut report = Report::default();
+        let pools = live.then(Pools::new);
         // Either way the report says where and why it ended.
-        let _ = self.explain_to(snapshot, &mut report).await;
+        let _ = self.explain_to(snapshot, pools.as_ref(), &mut report).await;
         report.0
     }
 
-    async fn explain_to(&self, snapshot: &Snapshot, report: &mut Report) -> Result<(), End> {
+    async fn explain_to(
+        &self,
+        snapshot: &Snapshot,
+        live: Option<&Pools>,
+        report: &mut Report,
+    ) -> Result<(), End> {
         let (mut parts, ()) = self.request.clone().into_parts();
         let before = parts.headers.keys_len();
         snapshot.identity.strip(&mut parts.headers);
@@ -132,7 +141,7 @@ impl Walk {
             report.judged("route rules", checked, |_| "nothing against it".to_owned())?;
         note_limits(report, policy);
         note_preflight(report, policy, &parts)?;
-        let principal = explain_authn(report, policy, &parts.headers).await?;
+        let principal = explain_authn(report, policy, &parts.headers, live).await?;
         let (method, headers) = (&parts.method, &parts.headers);
         let guarded = policy.check_csrf(&principal, &client, &head, method, headers);
         report.judged("csrf", guarded, |()| told_csrf(policy, &principal, headers))?;
@@ -141,6 +150,7 @@ impl Walk {
             method,
             host: head.host(),
             path: head.path(),
+            client_cert: place.conn.client_cert.as_deref(),
             headers,
         };
         let permitted = policy.authz.decide(&principal, &asked).map(drop);
@@ -223,11 +233,15 @@ async fn explain_authn(
     report: &mut Report,
     policy: &Policy,
     headers: &HeaderMap,
+    live: Option<&Pools>,
 ) -> Result<Principal, End> {
     if !policy.authn.wants_credential() {
         report.note("authn", Verdict::Skipped, "no credential is asked for");
     }
-    let (checks, principal) = policy.authn.explain(headers, clock::wall()).await;
+    for issuer in policy.authn.all_issuers().filter(|one| one.fetches_keys()) {
+        note_keys(report, issuer);
+    }
+    let (checks, principal) = policy.authn.explain(headers, clock::wall(), live).await;
     for check in checks {
         report.judged("authn", check.outcome, |told| {
             format!("{}: {told}", check.name)
@@ -237,6 +251,16 @@ async fn explain_authn(
         let why = "what follows depends on who the caller is";
         report.ended("authn", Verdict::Skipped, why)
     })
+}
+
+/// What fetching the keys of an issuer came to; a token says further down whether they are the right ones.
+fn note_keys(report: &mut Report, issuer: &Issuer) {
+    let (name, count) = (issuer.name(), issuer.key_count());
+    let told = match issuer.last_error() {
+        Some(why) => format!("of `{name}`: not fetched: {why}; {count} known from before"),
+        None => format!("of `{name}`: {count} fetched"),
+    };
+    report.note("keys", Verdict::Skipped, told);
 }
 
 fn told_csrf(policy: &Policy, principal: &Principal, headers: &HeaderMap) -> String {

@@ -1,12 +1,13 @@
 //! Why was this refused? `vestibule explain`, and the decision id from the client's answer to the operator's.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::binary::{run, vestibule, with_file};
 use crate::support::client::{self, Told, Via, get, refused};
 use crate::support::gateway::{Builder, conf};
-use crate::support::issuer::{self, Issuer};
-use crate::support::origin::{self, Origin};
+use crate::support::issuer::{self, Fault, Issuer};
+use crate::support::origin::{self, Origin, Reply};
+use crate::support::pki;
 
 const ROUTES: &str = r#"
     [[route]]
@@ -151,4 +152,159 @@ async fn the_command_asks_the_running_gateway_for_a_decision() {
     let (exit, told) = explain(&text, &["0123456789abcdef"]).await;
     assert_eq!(exit, Some(1));
     assert!(told.contains("does not know"), "{told}");
+}
+
+const ASKED: &str = r#"
+    [session.browser]
+    cookie = "sid"
+    bearer = true
+    probe = { upstream = "api", path = "/session" }
+    [[route]]
+    name = "me"
+    path = "/me"
+    auth = { any = ["browser"] }
+    upstream = "api"
+    [[route]]
+    name = "orders"
+    path = "/orders"
+    auth = { any = ["main"], scopes = ["orders:read"] }
+    upstream = "api"
+"#;
+
+/// The backend knows the session `good`; the issuer the opaque token `good`.
+async fn backend() -> Origin {
+    origin::http()
+        .on("/session", |seen| {
+            let is_good = seen.header("cookie") == "sid=good";
+            if is_good || seen.header("authorization") == "Bearer good" {
+                return Reply::json(&json!({ "user": { "user_id": "alice" } }));
+            }
+            Reply::json(&json!({ "error": { "code": "mfa_required" } })).status(401)
+        })
+        .on("/introspect", |seen| {
+            let is_good = seen.body.starts_with(b"token=good&");
+            let scope = "orders:read";
+            Reply::json(&json!({ "active": is_good, "sub": "bob", "scope": scope }))
+        })
+        .run()
+        .await
+}
+
+fn asking(backend: &Origin) -> Builder {
+    let secret = pki::SHARED.file("explain-secret", "a secret of the gateway");
+    let issuer = format!(
+        r#"
+        [issuer.main]
+        url = "https://issuer.example"
+        audiences = ["api"]
+        [issuer.main.introspection]
+        tokens = "all"
+        url = "http://{}/introspect"
+        client_id = "edge"
+        client_secret = {{ file = {secret:?} }}
+        "#,
+        backend.address
+    );
+    conf(ASKED).and(&issuer).upstream("api", backend)
+}
+
+#[tokio::test]
+async fn whoever_alone_knows_is_asked_only_live() {
+    let backend = backend().await;
+    let conf = asking(&backend);
+    let me = ["GET", "http://localhost/me"];
+    let orders = ["GET", "http://localhost/orders", "--token"];
+    let (exit, text) = explain(&conf, &[&me[..], &["-H", "cookie: sid=good"]].concat()).await;
+    assert_eq!(exit, Some(0), "{text}");
+    assert!(
+        text.contains("only the backend of `browser` knows; --live asks it"),
+        "{text}"
+    );
+    let (_, text) = explain(&conf, &[&orders[..], &["good"]].concat()).await;
+    assert!(text.contains("only `main` knows; --live asks it"), "{text}");
+    assert!(backend.saw_nothing());
+
+    for (arguments, code, told) in [
+        (
+            [&me[..], &["-H", "cookie: sid=good"]].concat(),
+            0,
+            &[
+                "the backend of `browser` says: user alice",
+                "x-auth-user: alice",
+                "to `api`",
+            ][..],
+        ),
+        (
+            [&me[..], &["--token", "good"]].concat(),
+            0,
+            &["the backend of `browser` says: user alice"],
+        ),
+        (
+            [&me[..], &["-H", "cookie: sid=half"]].concat(),
+            1,
+            &["REFUSED 401 session_step_up"],
+        ),
+        (
+            [&orders[..], &["good"]].concat(),
+            0,
+            &[
+                "`main` says: user bob",
+                "scopes [orders:read]",
+                "every demand is met",
+            ],
+        ),
+        (
+            [&orders[..], &["gone"]].concat(),
+            1,
+            &["REFUSED 401 token_inactive"],
+        ),
+    ] {
+        let (exit, text) = explain(&conf, &[&arguments[..], &["--live"]].concat()).await;
+        assert_eq!(exit, Some(code), "{text}");
+        for told in told {
+            assert!(text.contains(told), "{told}\n{text}");
+        }
+        assert!(
+            !text.contains("sid=good"),
+            "the credential is not printed:\n{text}"
+        );
+    }
+    let asked = backend.saw().into_iter().map(|seen| seen.target);
+    assert!(
+        asked
+            .into_iter()
+            .all(|path| path == "/session" || path == "/introspect")
+    );
+}
+
+#[tokio::test]
+async fn a_backend_or_an_issuer_that_cannot_be_asked_is_said_to_be() {
+    let backend = backend().await;
+    let conf = asking(&backend);
+    drop(backend);
+    let me = [
+        "GET",
+        "http://localhost/me",
+        "-H",
+        "cookie: sid=good",
+        "--live",
+    ];
+    let (exit, text) = explain(&conf, &me).await;
+    assert_eq!(exit, Some(1), "{text}");
+    assert!(text.contains("REFUSED 503 session_unavailable"), "{text}");
+
+    let (issuer, origin) = (issuer::run().await, origin::http().run().await);
+    let conf = configured(&issuer, &origin);
+    let token = issuer.token().sign();
+    let asked = ["GET", "http://localhost/orders", "--token", &token];
+    let (_, text) = explain(&conf, &asked).await;
+    assert!(text.contains("of `main`: 3 fetched"), "{text}");
+    issuer.fails(Fault::Status500);
+    let (exit, text) = explain(&conf, &asked).await;
+    assert_eq!(exit, Some(1), "{text}");
+    assert!(
+        text.contains("of `main`: not fetched: discovery document: status 500"),
+        "{text}"
+    );
+    assert!(text.contains("REFUSED 503 keys_unavailable"), "{text}");
 }

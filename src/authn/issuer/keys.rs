@@ -80,6 +80,12 @@ impl Issuer {
         self.store()?.last_error()
     }
 
+    /// Whether its keys come over the network.
+    #[must_use]
+    pub fn fetches_keys(&self) -> bool {
+        self.network().is_some()
+    }
+
     /// How many keys verify tokens now.
     #[must_use]
     pub fn key_count(&self) -> usize {

@@ -139,8 +139,17 @@ impl Session {
         pools: &Pools,
         token: &str,
     ) -> Result<Principal, Rejection> {
+        self.identify_shown(pools, Shown::Bearer(token)).await
+    }
+
+    /// Who the caller is, by the backend's word alone.
+    pub(super) async fn identify_shown(
+        &self,
+        pools: &Pools,
+        shown: Shown<'_>,
+    ) -> Result<Principal, Rejection> {
         match &self.proof {
-            Proof::Probe(probe) => self.ask(probe, pools, Shown::Bearer(token)).await,
+            Proof::Probe(probe) => self.ask(probe, pools, shown).await,
             Proof::Token(..) | Proof::Introspection(_) => Err(super::missing()),
         }
     }
