@@ -4,6 +4,7 @@
 //! One file a peer. `entrance` starts the gateway, `program` starts and reads programs, `tap` judges their reports. Where a
 //! peer has a server of its own, the same cases run against it without the gateway first: what fails there proves nothing.
 
+mod canaille;
 mod connect;
 mod curl;
 mod entrance;
