@@ -27,6 +27,14 @@ const GUARDED: &str = r#"
     auth = { any = ["main"] }
     upstream = "api"
     [[route]]
+    name = "web"
+    path = "/web"
+    auth = { any = ["web"] }
+    upstream = "api"
+    [session.web]
+    cookie = "sid"
+    issuer = "main"
+    [[route]]
     name = "optional"
     path = "/optional"
     auth = { any = ["main"], optional = true }
@@ -88,10 +96,14 @@ matrix! {
     }
 }
 
-/// Every line of behaviour 2.4 that a client can try.
+/// Every line of behaviour 2.4 that a client can try, in the header and in a cookie, over HTTP/1.1 and HTTP/2.
 #[tokio::test]
 async fn forged_tokens_are_refused_each_for_its_reason() {
     let house = house_with("").await;
+    let mut clients = Vec::new();
+    for via in [Via::H1, Via::TlsH1, Via::H2c, Via::TlsH2] {
+        clients.push((via, house.gateway.connect(via).await));
+    }
     let issuer = &house.issuer;
     let key = issuer.key(Algorithm::ES256);
     let good = || issuer.token();
@@ -346,19 +358,37 @@ async fn forged_tokens_are_refused_each_for_its_reason() {
         ),
     ];
     for (name, token, code) in &table {
-        let (status, told) = house.verdict(token).await;
-        assert_eq!(status, 401, "{name}: {told}");
-        if code.is_empty() {
-            assert!(
-                told.starts_with("token_") || told == "credential_malformed",
-                "{name}: {told}"
-            );
-        } else {
-            assert_eq!(&told, code, "{name}");
+        let cookie = format!("sid={token}");
+        for (via, client) in &mut clients {
+            let bearer = get("/api").bearer(token);
+            let in_cookie = get("/web").header("cookie", &cookie);
+            for (place, call) in [("bearer", bearer), ("cookie", in_cookie)] {
+                let answer = client.send(call).await;
+                let (status, told) = answer.verdict();
+                let what = format!("{name} as {place} over {via:?}");
+                assert_eq!(status, 401, "{what}: {told}");
+                assert!(!answer.header("www-authenticate").is_empty(), "{what}");
+                // What no cookie can hold is malformed before it is a token.
+                let is_malformed = told == "credential_malformed";
+                if code.is_empty() || (place == "cookie" && is_malformed) {
+                    assert!(told.starts_with("token_") || is_malformed, "{what}: {told}");
+                } else {
+                    assert_eq!(&told, code, "{what}");
+                }
+            }
         }
     }
     assert!(house.origin.saw_nothing());
-    assert_eq!(house.verdict(&compact).await.0, 200);
+    let cookie = format!("sid={compact}");
+    for (via, client) in &mut clients {
+        let bearer = client.send(get("/api").bearer(&compact)).await;
+        let in_cookie = client.send(get("/web").header("cookie", &cookie)).await;
+        assert_eq!(
+            (bearer.verdict().0, in_cookie.verdict().0),
+            (200, 200),
+            "{via:?}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -629,6 +659,41 @@ async fn known_keys_go_on_through_every_outage() {
     let (status, _) = house.verdict(&unknown).await;
     assert!(status == 503 || status == 401, "{status}");
     assert!(house.gateway.is_ready().await);
+}
+
+/// R12: while an issuer fails, it is asked ever more seldom.
+#[tokio::test]
+async fn an_issuer_that_fails_is_asked_once_a_step_of_the_backoff() {
+    let house = house_with("refresh = \"1s\"").await;
+    house.issuer.fails(Fault::Status500);
+    let failures = async || {
+        let labels = [("issuer", "main"), ("result", "failed")];
+        let count = house
+            .gateway
+            .metric("vestibule_jwks_fetches_total", &labels);
+        count.await
+    };
+    eventually("the first failure", async || failures().await >= 1.0).await;
+    let (started, asked) = (
+        Instant::now(),
+        house.issuer.discoveries() + house.issuer.fetches(),
+    );
+    eventually("two steps later", async || failures().await >= 3.0).await;
+    // The steps are 1 s and 2 s, each up to a quarter shorter.
+    assert!(
+        started.elapsed().as_secs_f64() > 2.0,
+        "{:?}",
+        started.elapsed()
+    );
+    // A fetch that fails begins with discovery, and gets no further.
+    let asked = house.issuer.discoveries() + house.issuer.fetches() - asked;
+    assert!(asked <= 3, "{asked}");
+    assert_eq!(house.verdict(&house.issuer.token().sign()).await.0, 200);
+    let age = house
+        .gateway
+        .metric("vestibule_jwks_age_seconds", &[])
+        .await;
+    assert!(age > 2.0, "it rises: {age}");
 }
 
 /// R13: publish, sign with the new key at once.

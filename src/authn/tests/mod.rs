@@ -3,5 +3,6 @@
 mod cache_keys;
 mod compile;
 mod forged;
+mod library;
 pub(crate) mod support;
 mod vectors;
