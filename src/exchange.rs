@@ -14,6 +14,7 @@ use http::{Method, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::client_ip::Client;
+use crate::limit::{self, Charges};
 use crate::route::Head;
 use crate::snapshot::{Policy, Snapshot};
 use crate::telemetry::metrics::RouteMetrics;
@@ -58,6 +59,7 @@ pub struct Exchange {
     /// Whether the request came with a body, read or not.
     has_body: bool,
     fate: Option<Arc<Fate>>,
+    charges: Charges,
     refusal: Option<Rejection>,
     /// The answer to a preflight says all there is to say about origins.
     preflight: bool,
@@ -98,6 +100,7 @@ impl Exchange {
             principal: None,
             has_body: !request.body().is_empty(),
             fate: None,
+            charges: Charges::default(),
             refusal: None,
             preflight: false,
             forwarded: None,
@@ -171,6 +174,11 @@ impl Exchange {
         self.principal = self.is_logged().then(|| principal.clone());
     }
 
+    /// What the exchange owes to limits.
+    pub fn charges(&mut self) -> &mut Charges {
+        &mut self.charges
+    }
+
     /// Notes where the progress of the request body can be read.
     pub fn request_body(&mut self, fate: Option<&Arc<Fate>>) {
         self.fate = fate.map(Arc::clone);
@@ -215,6 +223,9 @@ impl Exchange {
             .dialect
             .is_grpc_family()
             .then(|| u32::from(why.reason().grpc_status()));
+        if is_by_limit(why.reason()) {
+            self.charges.release(); // nothing was tried
+        }
         let wall = clock::wall();
         self.metrics.reject(why.reason(), &self.id, wall);
         self.desk.decisions.keep(Decision::of(
@@ -270,13 +281,44 @@ impl Exchange {
         if self.grpc_status.is_none() {
             self.grpc_status = grpc_status(response.headers());
         }
+        if self.charges.are_open() {
+            let is_over = response.body().is_end_stream();
+            self.answered(response.headers(), is_over);
+        }
         response.map(|body| Ledger {
             body,
             exchange: Some(self),
         })
     }
 
-    fn close(self, outcome: Outcome) {
+    /// Tells the limits that wait for the outcome what the answer is.
+    fn answered(&mut self, headers: &HeaderMap, is_over: bool) {
+        let grpc = match self.grpc_status {
+            Some(status) => limit::Grpc::Known(status),
+            None if self.dialect.is_grpc_family() && !is_over => limit::Grpc::Awaited,
+            None => limit::Grpc::None,
+        };
+        self.charges.answered(&limit::Answer {
+            status: self.status,
+            headers,
+            grpc,
+        });
+    }
+
+    /// Tells the limits that waited for the trailers how it ended. An answer that broke off says nothing, but for one
+    /// whose client left before anything was in it.
+    fn ended(&mut self, outcome: Outcome) {
+        match self.grpc_status {
+            Some(_) => self.answered(&HeaderMap::new(), true),
+            None if outcome == Outcome::ClientGone && self.bytes_out == 0 => {}
+            None => self.charges.release(),
+        }
+    }
+
+    fn close(mut self, outcome: Outcome) {
+        if self.charges.are_open() {
+            self.ended(outcome);
+        }
         let elapsed = clock::now().saturating_duration_since(self.started);
         self.metrics.observe(&self.method, self.status, elapsed);
         if RouteMetrics::is_slow(elapsed) {
@@ -314,9 +356,10 @@ impl Exchange {
             detail: refusal.map_or("", Rejection::detail),
             policy: refusal.and_then(Rejection::policy_name).map(|name| &**name),
             limit: refusal
-                .filter(|why| why.reason() == Reason::RateLimited)
+                .filter(|why| is_by_limit(why.reason()))
                 .and_then(Rejection::policy_name)
                 .map(|name| &**name),
+            limit_observed: self.charges.observed().map(|name| &**name),
             auth_method: principal.map(|principal| principal.method),
             auth_source: principal.map(|principal| &*principal.source),
             user: principal.map(|principal| principal.facts.user.as_str()),
@@ -345,6 +388,10 @@ fn announce_close(response: &mut Response) {
     response
         .headers_mut()
         .insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+fn is_by_limit(reason: Reason) -> bool {
+    matches!(reason, Reason::RateLimited | Reason::ConcurrencyLimited)
 }
 
 fn ends_connection(reason: Reason) -> bool {

@@ -17,7 +17,7 @@ use crate::authz;
 use crate::client_ip::Client;
 use crate::cors;
 use crate::exchange::{Desk, Exchange, Ledger};
-use crate::limit::KeyInputs;
+use crate::limit::{Charges, KeyInputs};
 use crate::route::Head;
 use crate::snapshot::{Action, Listener, Policy, Snapshot};
 use crate::store::Line;
@@ -174,7 +174,7 @@ async fn run(
     if let Some(redirect) = listener.redirect(&head) {
         return Ok(redirect);
     }
-    check_listener(listener, &client, request)?; // scans that match no route are bounded too
+    check_listener(listener, &client, request, exchange.charges()).await?; // scans that match no route are bounded too
     transform::strip_hop_by_hop(request.headers_mut(), exchange.dialect());
 
     let policy = find_route(snapshot, exchange, &head, request)?;
@@ -182,7 +182,9 @@ async fn run(
     policy.check_head(&head)?;
     policy.check_announced_body(request.headers())?;
     let deadline = deadline?;
-    policy.check_early_limits(&client, request.headers())?;
+    let (headers, charges) = (request.headers(), exchange.charges());
+    let checked = policy.check_early_limits(listener, &client, headers, charges);
+    checked.await?;
     if let Some(answer) = preflight(policy, request)? {
         exchange.preflight();
         return Ok(answer); // a preflight carries no credentials
@@ -191,7 +193,9 @@ async fn run(
     exchange.principal(&principal);
     let (method, headers) = (request.method(), request.headers());
     policy.check_csrf(&principal, &client, &head, method, headers)?;
-    policy.check_late_limits(&client, request.headers(), &principal)?;
+    let charges = exchange.charges();
+    let checked = policy.check_late_limits(listener, &client, headers, &principal, charges);
+    checked.await?;
     let asked = authz::Asked {
         client: client.ip,
         method: request.method(),
@@ -236,6 +240,7 @@ async fn run(
         body.expire(at, Reason::DeadlineExceeded, None);
     }
 
+    exchange.charges().sent();
     let options = upstream::Forward {
         timeout: policy.timeout,
         fate,
@@ -295,10 +300,11 @@ fn admit(gateway: &Gateway, snapshot: &Snapshot, exchange: &mut Exchange) -> Res
     Ok(())
 }
 
-fn check_listener(
+async fn check_listener(
     listener: &Listener,
     client: &Client,
     request: &Request,
+    charges: &mut Charges,
 ) -> Result<(), Rejection> {
     let inputs = KeyInputs {
         ip: client.ip,
@@ -306,10 +312,7 @@ fn check_listener(
         headers: request.headers(),
         principal: None,
     };
-    listener
-        .limits
-        .iter()
-        .try_for_each(|limit| limit.check(&inputs))
+    listener.limits.check(&inputs, charges).await
 }
 
 /// A preflight is matched by the method that it announces, so that the route it asks about answers it. Where that

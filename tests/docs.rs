@@ -473,9 +473,11 @@ fn samples() -> Samples {
         limits: vec![LimitSample {
             limit: "login".into(),
             keys: 1,
-            allowed: 1,
-            refused: 1,
-            overflowed: 1,
+            decisions: vec![("allowed", 1)],
+            failures: 1,
+            bans: 1,
+            evictions: vec![("clear", 1)],
+            waiting: 1,
         }],
         certificates: vec![CertificateSample {
             listener: "public".into(),
@@ -552,6 +554,7 @@ fn logged_fields() -> BTreeSet<String> {
         detail: "the bucket is empty",
         policy: Some("login"),
         limit: Some("login"),
+        limit_observed: Some("api"),
         user: Some("ada"),
         auth_method: Some(AuthMethod::Jwt),
         auth_source: Some("main"),

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::limit::LimitUse;
 use super::value::{ByteSize, OneOrMany, Span};
 
 /// A listener. Only `bind` is required; every default is safe on the public internet.
@@ -31,7 +32,7 @@ pub struct Listen {
     pub trusted_proxies: Vec<IpNet>,
     /// Limits on every request of this listener, before routing; names of `[limit.*]`.
     #[serde(default)]
-    pub limits: Vec<String>,
+    pub limits: Vec<LimitUse>,
     /// Longest TLS handshake.
     #[serde(default = "ten_seconds")]
     pub handshake_timeout: Span,

@@ -36,7 +36,7 @@ pub use auth::{Auth, AuthRules, OnIssuerDown};
 pub use csrf::{Csrf, CsrfOrigins};
 pub use error::{ConfigError, KeyPath, Problems};
 pub use issuer::{Algorithm, ClientAuth, Introspected, Introspection, Issuer};
-pub use limit::{Limit, LimitKey};
+pub use limit::{Count, Exempt, Failure, Limit, LimitKey, LimitMode, LimitUse};
 pub use listen::{Certificate, HttpVersion, KeyPair, Listen, Tls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub use route::{
@@ -68,6 +68,8 @@ pub struct Config {
     pub max_memory: Option<ByteSize>,
     /// Folder for what should survive a restart.
     pub state_dir: Option<PathBuf>,
+    /// Limits on every request of every listener, before routing; names of `[limit.*]`.
+    pub limits: Vec<LimitUse>,
     /// The admin listener.
     pub admin: Admin,
     /// What is written down.
@@ -102,6 +104,7 @@ impl Default for Config {
             max_in_flight: 10_000,
             max_memory: None,
             state_dir: None,
+            limits: Vec::new(),
             admin: Admin::default(),
             log: Log::default(),
             assertion: Assertion::default(),

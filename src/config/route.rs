@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::auth::Auth;
 use super::csrf::Csrf;
+use super::limit::LimitUse;
 use super::value::{ByteSize, OneOrMany, Span};
 
 /// What is served where, to whom, and how. Exactly one of `upstream`, `redirect`, `respond`, `publish`,
@@ -38,9 +39,9 @@ pub struct Route {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub from: Vec<IpNet>,
-    /// Names of limits.
+    /// Names of limits, or tables `{ name = "login", cost = 5 }`.
     #[serde(default)]
-    pub limits: Vec<String>,
+    pub limits: Vec<LimitUse>,
     /// Name of the upstream.
     pub upstream: Option<String>,
     /// Answer with a redirect.

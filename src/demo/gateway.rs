@@ -96,7 +96,7 @@ mod tests {
             let upstream = route.upstream.as_ref().unwrap();
             assert!(config.upstream.contains_key(upstream), "{upstream}");
             for limit in &route.limits {
-                assert!(config.limit.contains_key(limit), "{limit}");
+                assert!(config.limit.contains_key(&limit.name), "{}", limit.name);
             }
         }
     }

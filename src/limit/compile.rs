@@ -2,15 +2,19 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use http::HeaderName;
 
-use super::Limit;
+use super::budget::{Budget, MOST_WINDOWS};
+use super::failure::Failures;
 use super::key::KeyPlan;
-use super::rate::{Budget, LONGEST_FILL, Rate};
+use super::rate::{LONGEST_FILL, Window};
+use super::seats::Seats;
+use super::store::Store;
 use super::timer::{Monotonic, Timer};
-use crate::config::{self, KeyPath, LimitKey, Problems};
+use super::{Buckets, Counts, Exempt, Limit};
+use crate::config::{self, Count, KeyPath, LimitKey, LimitMode, OneOrMany, Problems, Rate};
+use crate::types::CidrSet;
 
 impl Limit {
     /// Compiles one limit. `previous`, the limit of that name in the snapshot in force, goes on with its buckets when it
@@ -40,13 +44,25 @@ impl<C: Timer> Limit<C> {
         let key = compile_key(&written.key, &path.key("key"), problems);
         let max_keys = compile_max_keys(written.max_keys, &path.key("max_keys"), problems);
         let budget = compile_budget(written, path, problems);
+        let failures = compile_failures(written, path, problems);
+        let seats = compile_seats(written, path, problems);
+        let exempt = compile_exempt(&written.allow, &path.key("allow"), problems);
+        demand_a_bound(written, path, problems);
+        let max_keys = max_keys?;
         Some(Self {
             name: Arc::from(name),
             written: written.clone(),
             key: key?,
-            rate: Rate::new(budget?, max_keys?, timer),
-            allowed: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            budget: budget?.map(|budget| Buckets {
+                store: Store::new(budget.layout(), &budget.spans(), max_keys),
+                budget,
+            }),
+            failures: failures?,
+            seats: seats?,
+            exempt: exempt?,
+            enforced: written.mode == LimitMode::Enforce,
+            timer,
+            counts: Counts::default(),
         })
     }
 
@@ -101,36 +117,146 @@ fn compile_max_keys(written: u32, path: &KeyPath, problems: &mut Problems) -> Op
     usize::try_from(written).ok()
 }
 
+/// `None` for a mistake, `Some(None)` where no rate is written.
 fn compile_budget(
     written: &config::Limit,
     path: &KeyPath,
     problems: &mut Problems,
-) -> Option<Budget> {
-    let Some(count) = NonZeroU32::new(written.rate.count) else {
+) -> Option<Option<Budget>> {
+    let Some(OneOrMany(rates)) = &written.rate else {
+        for (key, is_written) in [
+            ("burst", written.burst.is_some()),
+            ("ban", written.ban.is_some()),
+            ("count", written.count == Count::Failures),
+        ] {
+            if is_written {
+                problems.push(&path.key(key), "means nothing without a `rate`");
+            }
+        }
+        return Some(None);
+    };
+    if rates.is_empty() || rates.len() > MOST_WINDOWS {
+        let why = format!("a limit has one to {MOST_WINDOWS} windows");
+        problems.push(&path.key("rate"), why);
+        return None;
+    }
+    let mut windows = Vec::new();
+    for (index, rate) in rates.iter().enumerate() {
+        let burst = written.burst.filter(|_| index == 0);
+        windows.push(compile_window(rate, burst, path, problems)?);
+    }
+    let ban = match written.ban {
+        Some(ban) if ban.0.is_zero() || ban.0 > LONGEST_FILL => {
+            let days = LONGEST_FILL.as_secs() / 86_400;
+            let why = format!("a ban lasts for up to {days} days");
+            problems.push(&path.key("ban"), why);
+            return None;
+        }
+        Some(ban) => Some(u64::try_from(ban.0.as_nanos()).ok()?),
+        None => None,
+    };
+    let learns = written.count == Count::Failures;
+    Some(Some(Budget::new(windows, ban, learns)))
+}
+
+fn compile_window(
+    rate: &Rate,
+    burst: Option<u32>,
+    path: &KeyPath,
+    problems: &mut Problems,
+) -> Option<Window> {
+    let Some(count) = NonZeroU32::new(rate.count) else {
         problems.push(&path.key("rate"), "a rate lets at least one through");
         return None;
     };
-    let Some(burst) = written.burst.map_or(Some(count), NonZeroU32::new) else {
+    let Some(depth) = burst.map_or(Some(count), NonZeroU32::new) else {
         problems.push(
             &path.key("burst"),
             "a bucket of depth 0 lets nothing through",
         );
         return None;
     };
-    let budget = Budget::new(count, written.rate.per, burst);
-    if budget.is_none() {
-        let key = if written.burst.is_some() {
-            "burst"
-        } else {
-            "rate"
-        };
-        problems.push(
-            &path.key(key),
-            format!(
-                "an empty bucket must be full again within {} days",
-                LONGEST_FILL.as_secs() / 86_400
+    let window = Window::new(count, rate.per, depth);
+    if window.is_none() {
+        let key = if burst.is_some() { "burst" } else { "rate" };
+        let days = LONGEST_FILL.as_secs() / 86_400;
+        let why = format!("an empty bucket must be full again within {days} days");
+        problems.push(&path.key(key), why);
+    }
+    window
+}
+
+/// `None` for a mistake, `Some(None)` where every request counts.
+fn compile_failures(
+    written: &config::Limit,
+    path: &KeyPath,
+    problems: &mut Problems,
+) -> Option<Option<Failures>> {
+    let path = path.key("failure");
+    if written.count == Count::All {
+        if written.failure != config::Failure::default() {
+            problems.push_with_help(
+                &path,
+                "failures are not what this limit counts",
+                Some("write `count = \"failures\"` beside it".to_owned()),
+            );
+        }
+        return Some(None);
+    }
+    Failures::compile(&written.failure, &path, problems).map(Some)
+}
+
+/// `None` for a mistake, `Some(None)` without a bound.
+fn compile_seats(
+    written: &config::Limit,
+    path: &KeyPath,
+    problems: &mut Problems,
+) -> Option<Option<Arc<Seats>>> {
+    let Some(most) = written.concurrency else {
+        if written.queue.is_some() {
+            problems.push(&path.key("queue"), "means nothing without `concurrency`");
+        }
+        return Some(None);
+    };
+    if most == 0 {
+        let why = "at least one request must be allowed at a time";
+        problems.push(&path.key("concurrency"), why);
+        return None;
+    }
+    let queue = written.queue.unwrap_or(most);
+    Some(Some(Seats::new(most, queue, written.queue_timeout.0)))
+}
+
+fn compile_exempt(
+    written: &config::Exempt,
+    path: &KeyPath,
+    problems: &mut Problems,
+) -> Option<Exempt> {
+    let mut principals = Vec::new();
+    for (index, principal) in written.principals.iter().enumerate() {
+        match principal.split_once('/') {
+            Some((source, user)) if !source.is_empty() && !user.is_empty() => {
+                principals.push((Box::from(source), Box::from(user)));
+            }
+            _ => problems.push_with_help(
+                &path.key("principals").index(index),
+                format!("`{principal}` does not say who vouches for the caller"),
+                Some("write SOURCE/USER, with the name of an issuer or session".to_owned()),
             ),
+        }
+    }
+    (principals.len() == written.principals.len()).then(|| Exempt {
+        networks: CidrSet::new(written.networks.iter().copied()),
+        principals: principals.into(),
+    })
+}
+
+fn demand_a_bound(written: &config::Limit, path: &KeyPath, problems: &mut Problems) {
+    if written.rate.is_none() && written.concurrency.is_none() {
+        problems.push_with_help(
+            path,
+            "this limits nothing",
+            Some("give it a `rate` such as \"10/m\", or `concurrency`".to_owned()),
         );
     }
-    budget
 }

@@ -20,6 +20,16 @@ use crate::types::Principal;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key(u128);
 
+impl Key {
+    pub(super) fn bits(self) -> u128 {
+        self.0
+    }
+
+    pub(super) fn from_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+}
+
 /// How one limit makes its keys.
 pub(super) struct KeyPlan {
     parts: Box<[LimitKey]>,
@@ -41,6 +51,14 @@ impl KeyPlan {
 
     pub(super) fn needs_principal(&self) -> bool {
         self.parts.contains(&LimitKey::Principal)
+    }
+
+    /// Whether the key names an address together with what the client claims to be: whoever succeeds with such a pair is
+    /// no guesser of it.
+    pub(super) fn is_pair(&self) -> bool {
+        let names = |part: fn(&LimitKey) -> bool| self.parts.iter().any(part);
+        names(|part| *part == LimitKey::Ip)
+            && names(|part| !matches!(part, LimitKey::Ip | LimitKey::Route))
     }
 
     pub(super) fn of(&self, inputs: &KeyInputs<'_>) -> Key {

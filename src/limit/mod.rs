@@ -2,13 +2,20 @@
 //! caller) was decided elsewhere; refusals are rendered elsewhere.
 //!
 //! A limit counts for the whole process, exactly: all workers share its buckets. It survives reloads for as long as
-//! its configuration stays the same.
+//! its configuration stays the same. [`Limits::check`] is the verb; what an exchange owes after it stands in
+//! [`Charges`], which learns the answer.
 
+mod budget;
+mod charges;
 mod compile;
+mod debts;
+mod failure;
 mod key;
 mod rate;
+mod seats;
 mod store;
 mod timer;
+mod uses;
 
 #[cfg(test)]
 mod tests;
@@ -22,22 +29,56 @@ use http::HeaderMap;
 
 use crate::client_ip::ClientIp;
 use crate::config;
-use crate::types::{Principal, Reason, Rejection};
+use crate::types::{CidrSet, Principal, Reason, Rejection};
 
-use key::KeyPlan;
-use rate::{Rate, Verdict};
+use budget::{Budget, Settlement, Verdict, Why};
+pub use charges::Charges;
+use failure::Failures;
+pub use failure::{Answer, Grpc};
+use key::{Key, KeyPlan};
+use seats::{NoSeat, Seats};
+use store::Store;
 pub use timer::{Monotonic, Timer};
+pub use uses::{Limits, Use};
 
-/// A named bound on the rate of requests of one key.
+/// A named bound on the requests of one key.
 ///
 /// Generic over the clock for the tests alone; everybody else means `Limit`.
 pub struct Limit<C: Timer = Monotonic> {
     name: Arc<str>,
     written: config::Limit,
     key: KeyPlan,
-    rate: Rate<C>,
+    budget: Option<Buckets>,
+    failures: Option<Failures>,
+    seats: Option<Arc<Seats>>,
+    exempt: Exempt,
+    enforced: bool,
+    timer: C,
+    counts: Counts,
+}
+
+/// The budget, and where the buckets of all keys stand.
+#[derive(Debug)]
+struct Buckets {
+    budget: Budget,
+    store: Store,
+}
+
+/// Who is never counted.
+#[derive(Debug, Default)]
+struct Exempt {
+    networks: CidrSet,
+    /// Source and user.
+    principals: Box<[(Box<str>, Box<str>)]>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
     allowed: AtomicU64,
     refused: AtomicU64,
+    exempt: AtomicU64,
+    failed: AtomicU64,
+    bans: AtomicU64,
 }
 
 /// What a key can be made of.
@@ -53,15 +94,49 @@ pub struct KeyInputs<'a> {
     pub principal: Option<&'a Principal>,
 }
 
+impl<'a> KeyInputs<'a> {
+    /// The same, as it was seen before routing.
+    #[must_use]
+    pub fn before_routing(self) -> Self {
+        Self {
+            route: "",
+            principal: None,
+            ..self
+        }
+    }
+}
+
 /// What a limit has decided since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Requests let through.
     pub allowed: u64,
-    /// Requests refused.
+    /// Requests refused, or that would have been were the limit not only observing.
     pub refused: u64,
-    /// Of both, those that shared the one bucket of the keys beyond `max_keys`.
-    pub overflowed: u64,
+    /// Requests of those who are never counted.
+    pub exempt: u64,
+    /// Failures charged.
+    pub failed: u64,
+    /// Bans begun.
+    pub bans: u64,
+    /// Keys that owed nothing and made room for others.
+    pub evicted_clear: u64,
+    /// Keys that made room although they still owed something; that is remembered coarsely.
+    pub evicted_owing: u64,
+    /// Requests that wait for a seat now.
+    pub waiting: u64,
+}
+
+/// What a limit says to one request.
+enum Ruling {
+    /// Nothing: whoever sends it is not counted.
+    Exempt,
+    /// It was charged at this time.
+    Charged(u64),
+    /// A place is held for it until its answer is known.
+    Held(Key),
+    /// It is one too many.
+    Refused(Duration, Why),
 }
 
 impl<C: Timer> Limit<C> {
@@ -71,56 +146,170 @@ impl<C: Timer> Limit<C> {
         &self.name
     }
 
-    /// Whether the key names the caller, so that the check belongs after authentication.
+    /// Whether the caller matters, so that the check belongs after authentication.
     #[must_use]
     pub fn needs_principal(&self) -> bool {
-        self.key.needs_principal()
+        self.key.needs_principal() || !self.exempt.principals.is_empty()
     }
 
-    /// Charges one request to its key.
-    ///
-    /// # Errors
-    ///
-    /// [`Reason::RateLimited`] when the key's bucket is empty. A client that waits for the time stated, and that shares
-    /// its key with nobody, is let in.
-    pub fn check(&self, inputs: &KeyInputs<'_>) -> Result<(), Rejection> {
-        match self.rate.take(self.key.of(inputs)) {
+    /// Whether what is over the limit is refused, and not only counted.
+    #[must_use]
+    pub fn is_enforced(&self) -> bool {
+        self.enforced
+    }
+
+    /// The most that one request may cost.
+    #[must_use]
+    pub fn most_cost(&self) -> u32 {
+        let buckets = self.budget.as_ref();
+        buckets.map_or(1, |buckets| buckets.budget.least_depth())
+    }
+
+    fn rule(&self, inputs: &KeyInputs<'_>, cost: u32) -> Ruling {
+        if self.exempts(inputs) {
+            self.counts.exempt.fetch_add(1, Ordering::Relaxed);
+            return Ruling::Exempt;
+        }
+        let Some(Buckets { budget, store }) = &self.budget else {
+            self.counts.allowed.fetch_add(1, Ordering::Relaxed);
+            return Ruling::Charged(0);
+        };
+        let (key, now) = (self.key.of(inputs), self.now());
+        match store.at(key, now, |words| budget.take(words, now, cost)) {
             Verdict::Allowed => {
-                self.allowed.fetch_add(1, Ordering::Relaxed);
-                Ok(())
+                self.counts.allowed.fetch_add(1, Ordering::Relaxed);
+                if budget.learns() {
+                    Ruling::Held(key)
+                } else {
+                    Ruling::Charged(now)
+                }
             }
-            Verdict::Wait(wait) => {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                Err(self.refusal(wait))
+            Verdict::Wait(wait, why) => {
+                self.counts.refused.fetch_add(1, Ordering::Relaxed);
+                if why == Why::BanBegun {
+                    self.counts.bans.fetch_add(1, Ordering::Relaxed);
+                }
+                Ruling::Refused(Duration::from_nanos(wait), why)
             }
         }
     }
 
-    fn refusal(&self, wait: Duration) -> Rejection {
-        Rejection::because(Reason::RateLimited, "the bucket of this key is empty")
+    /// How long until a request of that cost would pass.
+    fn peek(&self, inputs: &KeyInputs<'_>, cost: u32) -> Duration {
+        let wait = self.budget.as_ref().and_then(|Buckets { budget, store }| {
+            let wanted = self.enforced && !self.exempts(inputs);
+            let key = wanted.then(|| self.key.of(inputs))?;
+            let now = self.now();
+            store.existing(key, |words| budget.peek(words, now, cost))
+        });
+        Duration::from_nanos(wait.unwrap_or(0))
+    }
+
+    /// Takes a charge made at `since` or later back, because another limit refused the request.
+    fn undo(&self, inputs: &KeyInputs<'_>, cost: u32, since: Option<u64>) {
+        self.counts.allowed.fetch_sub(1, Ordering::Relaxed);
+        if let Some(Buckets { budget, store }) = &self.budget
+            && !budget.learns()
+        {
+            let (key, now) = (self.key.of(inputs), self.now());
+            let passed = now.saturating_sub(since.unwrap_or(now));
+            store.existing(key, |words| budget.undo(words, cost, passed));
+        }
+    }
+
+    fn judge(&self, answer: &Answer<'_>) -> Option<Settlement> {
+        match &self.failures {
+            Some(failures) => failures.judge(answer, self.key.is_pair()),
+            None => Some(Settlement::Released),
+        }
+    }
+
+    /// Ends the wait for the outcome of one request.
+    fn settle(&self, key: Key, cost: u32, outcome: Settlement) {
+        let Some(Buckets { budget, store }) = &self.budget else {
+            return;
+        };
+        let now = self.now();
+        let work = |words: &mut [u64]| budget.settle(words, now, cost, outcome);
+        if outcome == Settlement::Failed {
+            self.counts.failed.fetch_add(1, Ordering::Relaxed);
+            store.at(key, now, work); // charged even if the key had to make room meanwhile
+        } else {
+            store.existing(key, work);
+        }
+    }
+
+    fn exempts(&self, inputs: &KeyInputs<'_>) -> bool {
+        let Exempt {
+            networks,
+            principals,
+        } = &self.exempt;
+        let known = |principal: &Principal| {
+            let is = |(source, user): &(Box<str>, Box<str>)| {
+                **source == *principal.source && **user == *principal.facts.user
+            };
+            principal.is_authenticated() && principals.iter().any(is)
+        };
+        (!networks.is_empty() && networks.contains(inputs.ip.address()))
+            || (!principals.is_empty() && inputs.principal.is_some_and(known))
+    }
+
+    fn refusal(&self, wait: Duration, why: Why) -> Rejection {
+        let detail = match why {
+            Why::Spent => "the bucket of this key is empty",
+            Why::Pending => "requests of this key under way may use its bucket up",
+            Why::BanBegun => "the bucket of this key is empty; it is banned from now on",
+            Why::Banned => "this key is banned",
+        };
+        Rejection::because(Reason::RateLimited, detail)
             .retry_after(wait)
             .policy(&self.name)
     }
 
-    /// Forgets the keys whose buckets are full again. Takes time in proportion to the keys: for the admin thread, every
-    /// few seconds.
+    fn no_seat(&self, why: NoSeat) -> Rejection {
+        let detail = match why {
+            NoSeat::LineFull => "as many requests of this key wait as may",
+            NoSeat::TooLate => "no request of this key ended in time",
+        };
+        Rejection::because(Reason::ConcurrencyLimited, detail)
+            .retry_after(Duration::from_secs(1))
+            .policy(&self.name)
+    }
+
+    fn now(&self) -> u64 {
+        self.timer.now().as_u64()
+    }
+
+    /// Forgets the keys that owe nothing. Takes time in proportion to the keys: for the admin thread, every few seconds.
     pub fn sweep(&self) {
-        self.rate.sweep();
+        if let Some(buckets) = &self.budget {
+            buckets.store.sweep(self.now());
+        }
     }
 
     /// How many keys are kept.
     #[must_use]
     pub fn keys(&self) -> usize {
-        self.rate.keys()
+        self.budget
+            .as_ref()
+            .map_or(0, |buckets| buckets.store.keys())
     }
 
     /// What was decided so far.
     #[must_use]
     pub fn tally(&self) -> Tally {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let evicted = self.budget.as_ref().map(|buckets| buckets.store.evicted());
+        let (evicted_clear, evicted_owing) = evicted.unwrap_or_default();
         Tally {
-            allowed: self.allowed.load(Ordering::Relaxed),
-            refused: self.refused.load(Ordering::Relaxed),
-            overflowed: self.rate.overflowed(),
+            allowed: count(&self.counts.allowed),
+            refused: count(&self.counts.refused),
+            exempt: count(&self.counts.exempt),
+            failed: count(&self.counts.failed),
+            bans: count(&self.counts.bans),
+            evicted_clear,
+            evicted_owing,
+            waiting: self.seats.as_ref().map_or(0, |seats| seats.waiting()),
         }
     }
 }

@@ -1,85 +1,111 @@
-//! How often: governor's generic cell rate algorithm over the bounded store.
+//! How often: governor's generic cell rate algorithm, as a function of what a key has left to pay.
 //!
 //! A bucket is one number, the time at which it will be full again. There is no window that could be gamed at its edge:
-//! over any stretch of time no key gets more than `burst` plus what trickled in.
+//! over any stretch of time no key gets more than its depth plus what trickled in. What is kept here is the time from
+//! now until then, the *debt*: where the buckets stand, who shares them and when they are written is the caller's.
 
+use std::cell::Cell;
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
+use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 
-use super::key::Key;
-use super::store::Store;
-use super::timer::Timer;
-
-/// The buckets of one limit.
-pub(super) struct Rate<C: Timer> {
-    limiter: RateLimiter<Key, Store, C, NoOpMiddleware<Nanos>>,
-    overflowed: Arc<AtomicU64>,
-}
-
-/// What the bucket of a key says.
+/// The depth of a bucket and the time in which one more trickles in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It held one more.
-    Allowed,
-    /// It is empty; after this time it holds one again.
-    Wait(Duration),
+pub(super) struct Window {
+    quota: Quota,
+    interval: u64,
+    fill: u64,
 }
-
-/// One bucket's depth and the time in which one more trickles in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Budget(Quota);
 
 /// Longest time that an empty bucket may take to fill: far from where 64 bits of nanoseconds end.
 pub(super) const LONGEST_FILL: Duration = Duration::from_secs(366 * 24 * 3600);
 
-impl Budget {
+impl Window {
     /// `None` when a bucket of that depth would take longer than [`LONGEST_FILL`] to fill, or the period is empty.
-    pub(super) fn new(count: NonZeroU32, per: Duration, burst: NonZeroU32) -> Option<Self> {
+    pub(super) fn new(count: NonZeroU32, per: Duration, depth: NonZeroU32) -> Option<Self> {
         // Rounded up: a rate that does not divide its period may let through a hair less, never more.
-        let nanos = u64::try_from(per.as_nanos().div_ceil(u128::from(count.get()))).ok()?;
-        let fill = nanos.checked_mul(u64::from(burst.get()))?;
+        let interval = u64::try_from(per.as_nanos().div_ceil(u128::from(count.get()))).ok()?;
+        let fill = interval.checked_mul(u64::from(depth.get()))?;
         if Duration::from_nanos(fill) > LONGEST_FILL {
             return None;
         }
-        let one = Quota::with_period(Duration::from_nanos(nanos))?;
-        Some(Self(one.allow_burst(burst)))
+        let one = Quota::with_period(Duration::from_nanos(interval))?;
+        let quota = one.allow_burst(depth);
+        Some(Self {
+            quota,
+            interval,
+            fill,
+        })
+    }
+
+    /// How many a full bucket lets through at once.
+    pub(super) fn depth(&self) -> u32 {
+        self.quota.burst_size().get()
+    }
+
+    /// The time in which an empty bucket is full again, in nanoseconds.
+    pub(super) fn fill(&self) -> u64 {
+        self.fill
+    }
+
+    /// What `count` requests add to a debt.
+    pub(super) fn price(&self, count: u32) -> u64 {
+        self.interval.saturating_mul(u64::from(count))
+    }
+
+    /// The debt after `count` more.
+    ///
+    /// # Errors
+    /// The time until that many fit, if they do not now.
+    pub(super) fn take(&self, debt: u64, count: u32) -> Result<u64, u64> {
+        let Some(count) = NonZeroU32::new(count) else {
+            return Ok(debt);
+        };
+        let bucket = Bucket(Cell::new(debt));
+        let gcra = RateLimiter::<_, _, _, NoOpMiddleware<Nanos>>::new(self.quota, bucket, Now);
+        match gcra.check_n(count) {
+            Ok(Ok(())) => Ok(gcra.into_state_store().0.get()),
+            Ok(Err(until)) => Err(nanos(until.wait_time_from(Now.now()))),
+            // More than a bucket holds: what waits for others to end, or is cut short by the configuration.
+            Err(_) => Err(debt
+                .saturating_add(self.price(count.get()))
+                .saturating_sub(self.fill)),
+        }
     }
 }
 
-impl<C: Timer> Rate<C> {
-    pub(super) fn new(budget: Budget, max_keys: usize, timer: C) -> Self {
-        let store = Store::new(max_keys);
-        Self {
-            overflowed: store.overflowed(),
-            limiter: RateLimiter::new(budget.0, store, timer),
-        }
-    }
+/// The state of one bucket while governor judges it; times count from now.
+struct Bucket(Cell<u64>);
 
-    /// Takes one from the bucket of `key`, if it holds one.
-    pub(super) fn take(&self, key: Key) -> Verdict {
-        match self.limiter.check_key(&key) {
-            Ok(()) => Verdict::Allowed,
-            Err(until) => Verdict::Wait(until.wait_time_from(self.limiter.clock().now())),
-        }
-    }
+impl StateStore for Bucket {
+    type Key = NotKeyed;
 
-    /// Drops buckets that are full again, and with them the memory of a flood that has passed.
-    pub(super) fn sweep(&self) {
-        self.limiter.retain_recent();
-        self.limiter.shrink_to_fit();
+    fn measure_and_replace<T, F, E>(&self, _: &NotKeyed, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let (outcome, full_in) = f(Some(Nanos::new(self.0.get())))?;
+        self.0.set(full_in.as_u64());
+        Ok(outcome)
     }
+}
 
-    pub(super) fn keys(&self) -> usize {
-        self.limiter.len()
-    }
+/// The clock by which a debt is told.
+struct Now;
 
-    pub(super) fn overflowed(&self) -> u64 {
-        self.overflowed.load(Ordering::Relaxed)
+impl Clock for Now {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        Nanos::new(0)
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -14,7 +14,7 @@ use crate::authz;
 use crate::client_ip::Trust;
 use crate::config::{self, Auth, Config, ConfigError, KeyPath, Problems};
 use crate::cors::{Cors, Csrf};
-use crate::limit::Limit;
+use crate::limit::{Limit, Limits, Use};
 use crate::route::{HeadCaps, RouteMatch, Table};
 use crate::store::Store;
 use crate::telemetry::{Metrics, log};
@@ -224,9 +224,15 @@ impl Compiler<'_> {
     }
 
     fn listeners(&mut self, limits: &BTreeMap<String, Arc<Limit>>) -> Box<[Listener]> {
+        let everywhere = KeyPath::root().key("limits");
+        let everywhere = self.limits_before_routing(&self.config.limits, &everywhere, limits);
         let path = KeyPath::root().key("listen");
         let mut listeners = Vec::new();
         for (name, listen) in &self.config.listen {
+            let own = path.key(name).key("limits");
+            let own = self.limits_before_routing(&listen.limits, &own, limits);
+            let limits = everywhere.iter().cloned().chain(own).collect();
+            let limits = Limits::new(limits);
             listeners.extend(self.listener(name, listen, &path.key(name), limits));
         }
         listeners.into()
@@ -237,7 +243,7 @@ impl Compiler<'_> {
         name: &str,
         listen: &config::Listen,
         path: &KeyPath,
-        limits: &BTreeMap<String, Arc<Limit>>,
+        limits: Limits,
     ) -> Option<Listener> {
         if listen.bind.0.is_empty() {
             self.problems
@@ -264,19 +270,6 @@ impl Compiler<'_> {
             }
             None => None,
         };
-        let limits = self.named_limits(&listen.limits, &path.key("limits"), limits);
-        for (index, limit) in limits
-            .iter()
-            .enumerate()
-            .filter(|(_, limit)| limit.needs_principal())
-        {
-            let message = format!(
-                "`{}` counts callers, who are not known before routing",
-                limit.name()
-            );
-            self.problems
-                .push(&path.key("limits").index(index), message);
-        }
         Some(Listener {
             name: Arc::from(name),
             trust: Trust::compile(listen),
@@ -285,22 +278,51 @@ impl Compiler<'_> {
             body_patience: (listen.body_timeout.0, listen.body_min_rate.0),
             metrics: self.metrics.listener(name),
             tls,
-            limits: limits.into(),
+            limits,
             redirect_https: listen.redirect_https,
             unrouted: self.metrics.route(name, ""),
         })
     }
 
-    fn named_limits(
+    /// Nobody is known before routing, so no limit there can count callers.
+    fn limits_before_routing(
         &mut self,
-        names: &[String],
+        uses: &[config::LimitUse],
         path: &KeyPath,
         limits: &BTreeMap<String, Arc<Limit>>,
-    ) -> Vec<Arc<Limit>> {
+    ) -> Vec<Use> {
+        let named = self.named_limits(uses, path, limits);
+        for (index, used) in uses.iter().enumerate() {
+            if limits
+                .get(&used.name)
+                .is_some_and(|limit| limit.needs_principal())
+            {
+                let name = &used.name;
+                let why = format!("`{name}` counts callers, who are not known before routing");
+                self.problems.push(&path.index(index), why);
+            }
+        }
+        named
+    }
+
+    fn named_limits(
+        &mut self,
+        uses: &[config::LimitUse],
+        path: &KeyPath,
+        limits: &BTreeMap<String, Arc<Limit>>,
+    ) -> Vec<Use> {
         let mut found = Vec::new();
-        for (index, name) in names.iter().enumerate() {
+        for (index, config::LimitUse { name, cost }) in uses.iter().enumerate() {
             match limits.get(name) {
-                Some(limit) => found.push(Arc::clone(limit)),
+                Some(limit) if cost.get() > limit.most_cost() => {
+                    let most = limit.most_cost();
+                    let why = format!("`{name}` never holds more than {most}");
+                    self.problems.push(&path.index(index).key("cost"), why);
+                }
+                Some(limit) => found.push(Use {
+                    limit: Arc::clone(limit),
+                    cost: *cost,
+                }),
                 // A limit that is defined and wrong has been reported where it is defined.
                 None if self.config.limit.contains_key(name) => {}
                 None => self.problems.unknown_name(
@@ -367,7 +389,7 @@ impl Compiler<'_> {
         let limits = self.named_limits(&route.limits, &path.key("limits"), parts.limits);
         let (late, early): (Vec<_>, Vec<_>) = limits
             .into_iter()
-            .partition(|limit| limit.needs_principal());
+            .partition(|used| used.limit.needs_principal());
         Some(Policy {
             name: Arc::from(name),
             authn: authn?,
@@ -381,8 +403,8 @@ impl Compiler<'_> {
             action: action?,
             revokes: revokes?,
             timeout: route.timeout.0,
-            early_limits: early.into(),
-            late_limits: late.into(),
+            early_limits: Limits::new(early),
+            late_limits: Limits::new(late),
             max_body: route.max_body.0,
             encoded_slash: route.encoded_slash,
             auth_metrics: self.auth_metrics(&route.auth),

@@ -10,7 +10,7 @@ use http::header::HeaderValue;
 use super::ListenerLimits;
 use super::policy::moved_to;
 use crate::client_ip::Trust;
-use crate::limit::Limit;
+use crate::limit::Limits;
 use crate::route::{Head, HeadCaps};
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 use crate::tls;
@@ -30,7 +30,7 @@ pub struct Listener {
     /// Certificates, if it speaks TLS.
     pub tls: Option<tls::Termination>,
     /// Limits on every request, before routing.
-    pub limits: Box<[Arc<Limit>]>,
+    pub limits: Limits,
     /// Whether everything is sent to https.
     pub redirect_https: bool,
     /// Longest wait for the next piece of a request body, and the least rate of its bytes a second.

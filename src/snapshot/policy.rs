@@ -13,7 +13,7 @@ use crate::authz;
 use crate::client_ip::Client;
 use crate::config::EncodedSlash;
 use crate::cors::{Cors, Csrf, Site};
-use crate::limit::{KeyInputs, Limit};
+use crate::limit::{Charges, KeyInputs, Limit, Limits};
 use crate::route::Head;
 use crate::telemetry::metrics::{AuthMetrics, RouteMetrics, UpstreamMetrics};
 use crate::transform::Plan;
@@ -42,8 +42,8 @@ pub struct Policy {
     pub revokes: Option<Revokes>,
     /// Longest wait for the first byte of the response.
     pub timeout: Duration,
-    pub(super) early_limits: Box<[Arc<Limit>]>,
-    pub(super) late_limits: Box<[Arc<Limit>]>,
+    pub(super) early_limits: Limits,
+    pub(super) late_limits: Limits,
     pub(super) max_body: u64,
     pub(super) encoded_slash: EncodedSlash,
     pub(super) closed: bool,
@@ -155,7 +155,7 @@ impl Policy {
 
     /// The limits of the route.
     pub fn limits(&self) -> impl Iterator<Item = &Arc<Limit>> {
-        self.early_limits.iter().chain(&self.late_limits)
+        self.early_limits.iter().chain(self.late_limits.iter())
     }
 
     /// Refuses what a page of another site made the browser of a session's user send.
@@ -184,45 +184,54 @@ impl Policy {
         csrf.check(method, headers, site)
     }
 
-    /// Limits on what is known before authentication.
+    /// Limits on what is known before authentication. A refusal states a wait that those of the listener honour too.
     ///
     /// # Errors
-    /// `RateLimited`.
-    pub fn check_early_limits(
+    /// `RateLimited`, `ConcurrencyLimited`.
+    pub async fn check_early_limits(
         &self,
+        listener: &Listener,
         client: &Client,
         headers: &HeaderMap,
+        charges: &mut Charges,
     ) -> Result<(), Rejection> {
-        self.check(&self.early_limits, client, headers, None)
+        let inputs = self.key_inputs(client, headers, None);
+        let checked = self.early_limits.check(&inputs, charges).await;
+        checked.map_err(|why| listener.limits.prolong(why, &inputs.before_routing()))
     }
 
     /// Limits on who the caller is.
     ///
     /// # Errors
-    /// `RateLimited`.
-    pub fn check_late_limits(
+    /// `RateLimited`, `ConcurrencyLimited`.
+    pub async fn check_late_limits(
         &self,
+        listener: &Listener,
         client: &Client,
         headers: &HeaderMap,
         principal: &Principal,
+        charges: &mut Charges,
     ) -> Result<(), Rejection> {
-        self.check(&self.late_limits, client, headers, Some(principal))
+        let inputs = self.key_inputs(client, headers, Some(principal));
+        let checked = self.late_limits.check(&inputs, charges).await;
+        checked.map_err(|why| {
+            let why = self.early_limits.prolong(why, &inputs);
+            listener.limits.prolong(why, &inputs.before_routing())
+        })
     }
 
-    fn check(
-        &self,
-        limits: &[Arc<Limit>],
+    fn key_inputs<'a>(
+        &'a self,
         client: &Client,
-        headers: &HeaderMap,
-        principal: Option<&Principal>,
-    ) -> Result<(), Rejection> {
-        let inputs = KeyInputs {
+        headers: &'a HeaderMap,
+        principal: Option<&'a Principal>,
+    ) -> KeyInputs<'a> {
+        KeyInputs {
             ip: client.ip,
             route: &self.name,
             headers,
             principal,
-        };
-        limits.iter().try_for_each(|limit| limit.check(&inputs))
+        }
     }
 
     /// The metrics of the cluster behind the route.

@@ -137,11 +137,25 @@ fn store_sample(store: &Store) -> StoreSample {
 
 fn limit_sample(limit: &Limit) -> LimitSample {
     let tally = limit.tally();
+    let over = if limit.is_enforced() {
+        "refused"
+    } else {
+        "observed"
+    };
     LimitSample {
         limit: limit.name().clone(),
         keys: limit.keys() as u64,
-        allowed: tally.allowed,
-        refused: tally.refused,
-        overflowed: tally.overflowed,
+        decisions: vec![
+            ("allowed", tally.allowed),
+            (over, tally.refused),
+            ("exempt", tally.exempt),
+        ],
+        failures: tally.failed,
+        bans: tally.bans,
+        evictions: vec![
+            ("clear", tally.evicted_clear),
+            ("owing", tally.evicted_owing),
+        ],
+        waiting: tally.waiting,
     }
 }

@@ -277,6 +277,42 @@ async fn scans_that_match_no_route_are_bounded_by_the_listener() {
 }
 
 #[tokio::test]
+async fn a_limit_of_the_whole_gateway_and_a_cost_of_a_route_add_up() {
+    let origin = origin::http().run().await;
+    let gateway = conf(
+        r#"
+        limits = ["all"]
+        [limit.all]
+        rate = "1/h"
+        burst = 10
+        [[route]]
+        path = "/dear"
+        auth = "none"
+        limits = [{ name = "all", cost = 4 }]
+        upstream = "api"
+    "#,
+    )
+    .upstream("api", &origin)
+    .run()
+    .await;
+    assert_eq!(passes(&gateway, "/dear", 3).await, 2, "five at a time");
+    assert_eq!(gateway.ask(get("/nowhere")).await.status, 429);
+    assert_eq!(origin.heads(), 2);
+}
+
+#[tokio::test]
+async fn an_observing_limit_counts_logs_and_refuses_nothing() {
+    let origin = origin::http().run().await;
+    let gateway = limited(&origin, 2, "mode = \"observe\"").run().await;
+    assert_eq!(passes(&gateway, "/login", 5).await, 5);
+    for (decision, count) in [("allowed", 2.0), ("observed", 3.0)] {
+        let labels = [("limit", "slow"), ("decision", decision)];
+        let name = "vestibule_limit_decisions_total";
+        gateway.counted(name, &labels, count).await;
+    }
+}
+
+#[tokio::test]
 async fn a_reload_keeps_the_buckets_of_unchanged_limits() {
     let origin = origin::http().run().await;
     let conf = limited(&origin, 2, "");

@@ -36,6 +36,8 @@ mod head;
 mod routing;
 // Bearer tokens: algorithms, forgeries, issuers that fail.
 mod jwt;
+// Limits that count failures, bans, and how many at once.
+mod guesses;
 // Bursts, keys, addresses, and every way around a limit that does not work.
 mod limits;
 // Logins that live in a cookie.

@@ -23,6 +23,7 @@ pub(super) const MAIN_ONLY: &[&str] = &[
     "assertion",
     "drain_timeout",
     "include",
+    "limits",
     "log",
     "max_in_flight",
     "max_memory",

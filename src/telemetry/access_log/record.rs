@@ -52,6 +52,8 @@ pub struct Record<'a> {
     pub policy: Option<&'a str>,
     /// The limit that refused.
     pub limit: Option<&'a str>,
+    /// The limit that would have refused, were it not only observing.
+    pub limit_observed: Option<&'a str>,
     /// The caller.
     pub user: Option<&'a str>,
     /// How the caller was recognised.
@@ -150,6 +152,7 @@ impl Record<'_> {
         }
         object.text_if("policy", self.policy, SHORT);
         object.text_if("limit", self.limit, SHORT);
+        object.text_if("limit_observed", self.limit_observed, SHORT);
         object.text_if("user", self.user, SHORT);
         if let Some(method) = self.auth_method {
             object.plain_text("auth_method", method.as_str());

@@ -94,12 +94,16 @@ pub struct LimitSample {
     pub limit: Arc<str>,
     /// Keys kept.
     pub keys: u64,
-    /// Requests let through.
-    pub allowed: u64,
-    /// Requests refused.
-    pub refused: u64,
-    /// Of both, those of keys beyond the cap.
-    pub overflowed: u64,
+    /// Requests, by decision.
+    pub decisions: Vec<(&'static str, u64)>,
+    /// Failures charged.
+    pub failures: u64,
+    /// Bans begun.
+    pub bans: u64,
+    /// Keys that made room for others, by what they owed.
+    pub evictions: Vec<(&'static str, u64)>,
+    /// Requests that wait for others of their key to end.
+    pub waiting: u64,
 }
 
 /// A certificate.
@@ -321,22 +325,35 @@ impl Samples {
     }
 
     fn limit_families(&self) -> Vec<Family> {
-        let mut decisions = Family::counter(
-            "vestibule_limit_decisions_total",
-            "Decisions of a limit: allowed or refused.",
+        let mut decisions =
+            Family::counter("vestibule_limit_decisions_total", "Decisions of a limit.");
+        let mut failures = Family::counter(
+            "vestibule_limit_failures_total",
+            "Failures that a limit was charged with.",
         );
-        let mut overflowed = Family::counter(
-            "vestibule_limit_overflow_decisions_total",
-            "Decisions on keys beyond a limit's cap, which share one bucket.",
+        let mut bans = Family::counter("vestibule_limit_bans_total", "Bans that a limit began.");
+        let mut evictions = Family::counter(
+            "vestibule_limit_evictions_total",
+            "Keys that made room for others because as many as max_keys were kept.",
         );
         let mut keys = Family::gauge("vestibule_limit_keys", "Keys that a limit keeps.");
+        let mut waiting = Family::gauge(
+            "vestibule_limit_waiting",
+            "Requests that wait until others of their key have ended.",
+        );
         for sample in &self.limits {
             let limit = ("limit", &*sample.limit);
-            decisions.count(&[limit, ("decision", "allowed")], sample.allowed);
-            decisions.count(&[limit, ("decision", "refused")], sample.refused);
-            overflowed.count(&[limit], sample.overflowed);
+            for (decision, count) in &sample.decisions {
+                decisions.count(&[limit, ("decision", decision)], *count);
+            }
+            for (state, count) in &sample.evictions {
+                evictions.count(&[limit, ("state", state)], *count);
+            }
+            failures.count(&[limit], sample.failures);
+            bans.count(&[limit], sample.bans);
             keys.count(&[limit], sample.keys);
+            waiting.count(&[limit], sample.waiting);
         }
-        vec![decisions, overflowed, keys]
+        vec![decisions, failures, bans, evictions, keys, waiting]
     }
 }

@@ -195,6 +195,8 @@ reasons! {
     BadTimeout = "bad_timeout", BAD_REQUEST, 3, Client;
     /// Too many requests.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, 8, Policy;
+    /// Too many requests at once.
+    ConcurrencyLimited = "concurrency_limited", TOO_MANY_REQUESTS, 8, Policy;
     /// The cross-origin request is not allowed.
     CorsRefused = "cors_refused", FORBIDDEN, 7, Policy;
     /// A credential is required.

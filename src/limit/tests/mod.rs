@@ -1,3 +1,7 @@
+mod failures;
+mod seats;
+mod windows;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,24 +11,32 @@ use governor::clock::FakeRelativeClock;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
-use super::{KeyInputs, Limit};
+use super::{Charges, KeyInputs, Limit, Limits, Use};
 use crate::client_ip::ClientIp;
-use crate::config::{self, KeyPath, LimitKey, Problems, Rate};
+use crate::config::{self, KeyPath, LimitKey, OneOrMany, Problems, Rate, Span};
 use crate::types::principal::PrincipalFacts;
-use crate::types::{AuthMethod, Principal, Reason};
+use crate::types::{AuthMethod, Principal, Reason, Rejection};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn written(count: u32, per: Duration, burst: Option<u32>, key: &[LimitKey]) -> config::Limit {
     config::Limit {
-        rate: Rate { count, per },
+        rate: Some(OneOrMany(vec![Rate { count, per }])),
         burst,
         key: key.to_vec(),
+        count: config::Count::All,
+        failure: config::Failure::default(),
+        mode: config::LimitMode::Enforce,
+        ban: None,
+        concurrency: None,
+        queue: None,
+        queue_timeout: Span::seconds(1),
+        allow: config::Exempt::default(),
         max_keys: 1_000,
     }
 }
 
-fn limit(written: &config::Limit) -> (Limit<FakeRelativeClock>, FakeRelativeClock) {
+fn limit(written: &config::Limit) -> (Arc<Limit<FakeRelativeClock>>, FakeRelativeClock) {
     let clock = FakeRelativeClock::default();
     let mut problems = Problems::default();
     let limit = Limit::with_timer(
@@ -35,7 +47,15 @@ fn limit(written: &config::Limit) -> (Limit<FakeRelativeClock>, FakeRelativeCloc
         &mut problems,
     );
     assert!(problems.is_empty(), "{problems:?}");
-    (limit.unwrap(), clock)
+    (Arc::new(limit.unwrap()), clock)
+}
+
+/// The limit where one request costs `cost`.
+fn used<C: super::Timer>(limit: &Arc<Limit<C>>, cost: u32) -> Limits<C> {
+    Limits::new(vec![Use {
+        limit: Arc::clone(limit),
+        cost: cost.try_into().unwrap(),
+    }])
 }
 
 /// A request under construction.
@@ -87,22 +107,30 @@ impl Visit {
         self
     }
 
-    fn passes<C: super::Timer>(&self, limit: &Limit<C>) -> bool {
+    fn passes<C: super::Timer>(&self, limit: &Arc<Limit<C>>) -> bool {
         self.wait(limit).is_none()
     }
 
     /// The wait that a refusal states; `None` when let in.
-    fn wait<C: super::Timer>(&self, limit: &Limit<C>) -> Option<Duration> {
-        let inputs = KeyInputs {
+    fn wait<C: super::Timer>(&self, limit: &Arc<Limit<C>>) -> Option<Duration> {
+        let refused = self.ask(&used(limit, 1)).err();
+        refused.map(|rejection| rejection.wait().unwrap())
+    }
+
+    /// What the exchange owes once it was let in.
+    fn ask<C: super::Timer>(&self, limits: &Limits<C>) -> Result<Charges<C>, Rejection> {
+        let mut charges = Charges::default();
+        limits.charge(&self.inputs(), &mut charges)?;
+        Ok(charges)
+    }
+
+    fn inputs(&self) -> KeyInputs<'_> {
+        KeyInputs {
             ip: self.ip,
             route: self.route,
             headers: &self.headers,
             principal: self.principal.as_ref(),
-        };
-        limit
-            .check(&inputs)
-            .err()
-            .map(|rejection| rejection.wait().unwrap())
+        }
     }
 }
 
@@ -141,15 +169,9 @@ mod rates {
     #[test]
     fn a_refusal_names_reason_policy_and_wait() {
         let (limit, _) = limit(&written(1, MINUTE, None, &[LimitKey::Ip]));
-        let client = from("192.0.2.1");
-        let inputs = KeyInputs {
-            ip: client.ip,
-            route: "",
-            headers: &client.headers,
-            principal: None,
-        };
-        limit.check(&inputs).unwrap();
-        let refusal = limit.check(&inputs).unwrap_err();
+        let (client, limits) = (from("192.0.2.1"), used(&limit, 1));
+        client.ask(&limits).unwrap();
+        let refusal = client.ask(&limits).unwrap_err();
         assert_eq!(refusal.reason(), Reason::RateLimited);
         assert_eq!(refusal.policy_name().map(|name| &**name), Some("login"));
         assert_eq!(refusal.wait(), Some(MINUTE));
@@ -163,7 +185,7 @@ mod rates {
             client.passes(&limit);
         }
         let tally = limit.tally();
-        assert_eq!((tally.allowed, tally.refused, tally.overflowed), (2, 3, 0));
+        assert_eq!((tally.allowed, tally.refused, tally.exempt), (2, 3, 0));
     }
 
     #[test]
@@ -407,7 +429,7 @@ mod bounds {
         from(&std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).to_string())
     }
 
-    fn small() -> (Limit<FakeRelativeClock>, FakeRelativeClock) {
+    fn small() -> (Arc<Limit<FakeRelativeClock>>, FakeRelativeClock) {
         limit(&config::Limit {
             max_keys: 10,
             ..written(2, MINUTE, None, &[LimitKey::Ip])
@@ -415,23 +437,55 @@ mod bounds {
     }
 
     #[test]
-    fn keys_beyond_the_cap_share_one_bucket() {
-        let (limit, _) = small();
-        let passed = (0..100).filter(|n| nth(*n).passes(&limit)).count();
-        assert_eq!(limit.keys(), 10);
-        assert_eq!(passed, 10 + 2, "ten alone, two from the shared bucket");
-        assert_eq!(limit.tally().overflowed, 90);
+    fn a_newcomer_beyond_the_cap_takes_the_place_of_one_that_owes_nothing() {
+        let (limit, clock) = small();
+        nth(0).passes(&limit);
+        nth(0).passes(&limit);
+        clock.advance(MINUTE / 2);
+        for n in 1..10 {
+            nth(n).passes(&limit);
+            nth(n).passes(&limit);
+        }
+        clock.advance(MINUTE / 2);
+        for n in 10..15 {
+            assert!(nth(n).passes(&limit), "newcomers have buckets of their own");
+        }
+        let tally = limit.tally();
+        assert_eq!((limit.keys(), tally.refused), (10, 0));
+        assert!(tally.evicted_clear > 0, "{tally:?}");
     }
 
     #[test]
-    fn whoever_is_counted_already_stays_so_in_a_flood() {
-        let (limit, _) = small();
-        assert!(nth(0).passes(&limit));
-        for n in 1..100 {
+    fn whoever_made_room_comes_back_with_what_was_owed() {
+        let (limit, clock) = small();
+        for n in 0..1_000 {
+            nth(n).passes(&limit);
             nth(n).passes(&limit);
         }
-        assert!(nth(0).passes(&limit), "a bystander keeps the own bucket");
-        assert!(!nth(0).passes(&limit), "and an offender too");
+        assert_eq!(limit.keys(), 10);
+        assert!(limit.tally().evicted_owing > 980);
+        // The table for the evicted has as many places as there are keys; whoever still stands in it is refused.
+        let forgiven = (0..1_000).filter(|n| nth(*n).passes(&limit)).count();
+        assert!(forgiven < 1_000, "somebody is remembered");
+        clock.advance(MINUTE);
+        assert!((0..10).all(|n| nth(n).passes(&limit)), "the debts decay");
+    }
+
+    #[test]
+    fn a_flood_of_keys_buys_an_offender_nothing() {
+        let (limit, _) = limit(&config::Limit {
+            max_keys: 2_000,
+            ..written(5, MINUTE, None, &[LimitKey::Ip])
+        });
+        let offender = from("203.0.113.9");
+        for _ in 0..5 {
+            assert!(offender.passes(&limit));
+        }
+        for n in 0..20_000 {
+            nth(n).passes(&limit);
+            assert!(n % 100 != 0 || !offender.passes(&limit), "after {n}");
+        }
+        assert_eq!(limit.keys(), 2_000);
     }
 
     #[test]
@@ -447,7 +501,7 @@ mod bounds {
         assert_eq!(limit.keys(), 1);
         assert!(!nth(3).passes(&limit), "the offender's debt survives");
         assert!(nth(50).passes(&limit), "there is room again");
-        assert_eq!(limit.tally().overflowed, 0);
+        assert_eq!(limit.tally().evicted_owing, 0);
     }
 
     #[test]

@@ -1,0 +1,125 @@
+//! What one exchange owes to limits: places held until its answer is known, and seats given back when it ends.
+
+use std::sync::Arc;
+
+use super::Limit;
+use super::budget::Settlement;
+use super::failure::Answer;
+use super::key::Key;
+use super::seats::Seat;
+use super::timer::{Monotonic, Timer};
+
+/// The ledger of one exchange with the limits that it passed. Empty, and without cost, where no limit wants to know how
+/// it ends. Dropping it gives everything back: a request whose answer nobody waited for counts as failed once it was
+/// [`sent`](Charges::sent), or leaving early would be the way to guess for free.
+#[derive(Debug)]
+pub struct Charges<C: Timer = Monotonic> {
+    open: Vec<Charge<C>>,
+    seats: Vec<Seat>,
+    observed: Option<Arc<str>>,
+    sent: bool,
+}
+
+/// A place held in a limit that counts failures.
+#[derive(Debug)]
+struct Charge<C: Timer> {
+    limit: Arc<Limit<C>>,
+    key: Key,
+    cost: u32,
+}
+
+impl<C: Timer> Default for Charges<C> {
+    fn default() -> Self {
+        Self {
+            open: Vec::new(),
+            seats: Vec::new(),
+            observed: None,
+            sent: false,
+        }
+    }
+}
+
+impl<C: Timer> Charges<C> {
+    /// Whether a limit waits for the outcome.
+    #[must_use]
+    pub fn are_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// The first limit that would have refused, were it not only observing.
+    #[must_use]
+    pub fn observed(&self) -> Option<&Arc<str>> {
+        self.observed.as_ref()
+    }
+
+    /// Notes that the request is about to be tried: from here on, no outcome is a bad one.
+    pub fn sent(&mut self) {
+        self.sent = true;
+    }
+
+    /// Tells the limits what the answer is. Those that have to see the trailers first go on waiting.
+    pub fn answered(&mut self, answer: &Answer<'_>) {
+        self.open.retain(|charge| {
+            let outcome = charge.limit.judge(answer);
+            if let Some(outcome) = outcome {
+                charge.settle(outcome);
+            }
+            outcome.is_none()
+        });
+    }
+
+    /// Gives all places back: nothing was tried, or what became of it says nothing.
+    pub fn release(&mut self) {
+        for charge in self.open.drain(..) {
+            charge.settle(Settlement::Released);
+        }
+        self.seats.clear();
+    }
+
+    pub(super) fn hold(&mut self, limit: &Arc<Limit<C>>, key: Key, cost: u32) {
+        self.open.push(Charge {
+            limit: Arc::clone(limit),
+            key,
+            cost,
+        });
+    }
+
+    /// How many places are held.
+    pub(super) fn held(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Gives the places back that were taken since `held` of them were.
+    pub(super) fn release_from(&mut self, held: usize) {
+        for charge in self.open.drain(held.min(self.open.len())..) {
+            charge.settle(Settlement::Released);
+        }
+    }
+
+    pub(super) fn seat(&mut self, seat: Seat) {
+        self.seats.push(seat);
+    }
+
+    pub(super) fn observe(&mut self, limit: &Arc<str>) {
+        self.observed.get_or_insert_with(|| Arc::clone(limit));
+    }
+}
+
+impl<C: Timer> Charge<C> {
+    fn settle(&self, outcome: Settlement) {
+        self.limit.settle(self.key, self.cost, outcome);
+    }
+}
+
+impl<C: Timer> Drop for Charges<C> {
+    fn drop(&mut self) {
+        let outcome = if self.sent {
+            Settlement::Failed
+        } else {
+            Settlement::Released
+        };
+        for charge in self.open.drain(..) {
+            charge.settle(outcome);
+        }
+    }
+}

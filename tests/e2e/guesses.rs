@@ -1,0 +1,220 @@
+//! Limits that count failures: whatever a backend's "no" looks like, in parallel, over every protocol, and for nobody else.
+
+use crate::matrix;
+use crate::support::client::{Told, Via, get, post, refused};
+use crate::support::gateway::{Builder, conf};
+use crate::support::origin::{self, Origin, Reply, gate};
+
+/// A login with three failures an hour, and what else is said of the limit.
+fn login(origin: &Origin, keys: &str) -> Builder {
+    conf("[[route]]\nname = \"login\"\npath = \"/login\"\nauth = \"none\"\nlimits = [\"login\"]\nupstream = \"api\"")
+        .upstream("api", origin)
+        .and(&format!("[limit.login]\nrate = \"1/h\"\nburst = 3\ncount = \"failures\"\n{keys}\n"))
+}
+
+/// A backend that knows one password.
+fn backend(right: Reply, wrong: Reply) -> impl Fn(&origin::Seen) -> Reply + Send + Sync + 'static {
+    move |seen| match seen.target.as_str() {
+        "/login?right" => right.clone(),
+        _ => wrong.clone(),
+    }
+}
+
+matrix! {
+    async fn only_failures_are_charged(via, speaks) {
+        let answers = backend(Reply::text("welcome"), Reply::empty(401));
+        let origin = origin::speaking(speaks).otherwise(answers).run().await;
+        let gateway = login(&origin, "").run().await;
+        let mut client = gateway.connect(via).await;
+        for _ in 0..6 {
+            assert_eq!(client.send(get("/login?right")).await.status, 200);
+        }
+        for _ in 0..3 {
+            assert_eq!(client.send(get("/login?wrong")).await.status, 401);
+        }
+        assert_eq!(client.send(get("/login?right")).await.verdict(), refused(429, "rate_limited"));
+        assert_eq!(origin.heads(), 9);
+        gateway.counted("vestibule_limit_failures_total", &[("limit", "login")], 3.0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_failure_can_be_a_header_or_where_a_redirect_leads() {
+    let redirect = |to: &str| Reply::empty(302).header("location", to);
+    let page = |told: &str| Reply::text("a page").header("x-login", told);
+    for (rule, right, wrong) in [
+        (
+            "location = \"~ [?&]error=\"",
+            redirect("/home"),
+            redirect("/login?error=1"),
+        ),
+        ("x-login = \"failed\"", page("fine"), page("failed")),
+    ] {
+        let origin = origin::http().otherwise(backend(right, wrong)).run().await;
+        let gateway = login(&origin, &format!("failure = {{ headers = {{ {rule} }} }}"))
+            .run()
+            .await;
+        for _ in 0..6 {
+            assert_ne!(gateway.ask(get("/login?right")).await.status, 429);
+        }
+        for _ in 0..3 {
+            assert_ne!(gateway.ask(get("/login?wrong")).await.status, 429);
+        }
+        assert_eq!(gateway.ask(get("/login?wrong")).await.status, 429, "{rule}");
+        assert_eq!(origin.heads(), 9);
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_status_is_seen_in_headers_and_in_trailers() {
+    let grpc = |reply: Reply| reply.header("content-type", "application/grpc");
+    let right = grpc(Reply::chunks(["data"])).trailer("grpc-status", "0");
+    for wrong in [
+        grpc(Reply::empty(200)).header("grpc-status", "16"),
+        grpc(Reply::chunks([""; 0])).trailer("grpc-status", "16"),
+        grpc(Reply::chunks(["data"])).trailer("grpc-status", "7"),
+    ] {
+        let answers = backend(right.clone(), wrong);
+        let origin = origin::h2c().otherwise(answers).run().await;
+        let gateway = login(&origin, "").run().await;
+        let call = |target| post(target, "").header("content-type", "application/grpc");
+        let mut client = gateway.connect(Via::H2c).await;
+        for _ in 0..6 {
+            client.send(call("/login?right")).await;
+        }
+        for _ in 0..3 {
+            client.send(call("/login?wrong")).await;
+        }
+        let refused = client.send(call("/login?right")).await;
+        assert_eq!(refused.header("grpc-status"), "8");
+        assert_eq!(origin.heads(), 9);
+    }
+}
+
+#[tokio::test]
+async fn guesses_made_at_once_reach_the_backend_no_more_often_than_one_by_one() {
+    let gate = gate();
+    let origin = origin::h2c()
+        .reply(Reply::empty(401).behind(&gate))
+        .run()
+        .await;
+    let gateway = login(&origin, "").run().await;
+    let client = gateway.connect(Via::H2c).await;
+    let streams: Vec<_> = (0..50)
+        .map(|n| {
+            let mut client = client.another();
+            let target = format!("/login?{n}");
+            tokio::spawn(async move { client.send(get(&target)).await.status.as_u16() })
+        })
+        .collect();
+    origin.reached(3).await;
+    gateway
+        .counted(
+            "vestibule_limit_decisions_total",
+            &[("limit", "login"), ("decision", "refused")],
+            47.0,
+        )
+        .await;
+    gate.open();
+    let mut tried = 0;
+    for stream in streams {
+        tried += usize::from(stream.await.unwrap() == 401);
+    }
+    assert_eq!((tried, origin.heads()), (3, 3));
+    assert_eq!(gateway.ask(get("/login")).await.status, 429);
+}
+
+#[tokio::test]
+async fn leaving_before_the_answer_is_no_way_to_guess_for_free() {
+    let origin = origin::h2c().reply(Reply::never()).run().await;
+    let gateway = login(&origin, "").run().await;
+    for guess in 1..=3 {
+        let mut client = gateway.connect(Via::H2c).await;
+        let asked = tokio::spawn(async move { client.try_send(get("/login")).await.is_ok() });
+        origin.reached(guess).await;
+        asked.abort();
+        let failures = guess as f64;
+        gateway
+            .counted(
+                "vestibule_limit_failures_total",
+                &[("limit", "login")],
+                failures,
+            )
+            .await;
+    }
+    assert_eq!(gateway.ask(get("/login")).await.status, 429);
+    assert_eq!(origin.heads(), 3);
+}
+
+#[tokio::test]
+async fn a_ban_outlasts_the_rate() {
+    let origin = origin::http().reply(Reply::empty(401)).run().await;
+    let gateway = login(&origin, "ban = \"2h\"").run().await;
+    for _ in 0..3 {
+        assert_eq!(gateway.ask(get("/login")).await.status, 401);
+    }
+    let refused = gateway.ask(get("/login")).await;
+    assert_eq!(refused.status, 429);
+    let wait: u32 = refused.header("retry-after").parse().unwrap();
+    assert!((7_100..=7_200).contains(&wait), "{wait}");
+    gateway
+        .counted("vestibule_limit_bans_total", &[("limit", "login")], 1.0)
+        .await;
+}
+
+/// Two at once, two in line.
+fn narrow(origin: &Origin) -> Builder {
+    conf("[[route]]\npath = \"/login\"\nauth = \"none\"\nlimits = [\"narrow\"]\nupstream = \"api\"\n\
+          [limit.narrow]\nconcurrency = 2\nqueue = 2\nqueue_timeout = \"30s\"\nkey = [\"header:x-account\"]")
+    .upstream("api", origin)
+}
+
+#[tokio::test]
+async fn what_is_over_a_concurrency_waits_its_turn_and_what_is_over_the_line_is_refused() {
+    let gate = gate();
+    let origin = origin::h2c()
+        .reply(Reply::text("done").behind(&gate))
+        .run()
+        .await;
+    let gateway = narrow(&origin).run().await;
+    let client = gateway.connect(Via::H2c).await;
+    let ask = |account: &'static str| {
+        let mut client = client.another();
+        let call = get("/login").header("x-account", account);
+        tokio::spawn(async move { client.send(call).await })
+    };
+    let under_way = [ask("ada"), ask("ada")];
+    origin.reached(2).await;
+    let in_line = [ask("ada"), ask("ada")];
+    gateway
+        .counted("vestibule_limit_waiting", &[("limit", "narrow")], 2.0)
+        .await;
+    let refusal = ask("ada").await.unwrap();
+    assert_eq!(refusal.verdict(), refused(429, "concurrency_limited"));
+    let bystander = ask("bob");
+    origin.reached(3).await;
+    gate.open();
+    for asked in under_way.into_iter().chain(in_line).chain([bystander]) {
+        assert_eq!(asked.await.unwrap().status, 200);
+    }
+    assert_eq!(origin.heads(), 5);
+}
+
+#[tokio::test]
+async fn a_seat_comes_back_when_a_client_leaves() {
+    let origin = origin::h2c()
+        .otherwise(|seen| match seen.target.as_str() {
+            "/login?never" => Reply::never(),
+            _ => Reply::text("done"),
+        })
+        .run()
+        .await;
+    let gateway = narrow(&origin).run().await;
+    for leavers in 1..=4 {
+        let mut client = gateway.connect(Via::H2c).await;
+        let asked = tokio::spawn(async move { client.try_send(get("/login?never")).await.is_ok() });
+        origin.reached(leavers).await;
+        asked.abort();
+    }
+    assert_eq!(gateway.ask(get("/login")).await.status, 200);
+}
