@@ -19,6 +19,7 @@ use crate::route::Head;
 use crate::snapshot::{Policy, Snapshot};
 use crate::telemetry::metrics::RouteMetrics;
 use crate::telemetry::{AccessLog, Decision, Decisions, Metrics, Outcome, Record};
+use crate::transform::Closing;
 use crate::types::body::{Body, BodyError, Fate, InFlight};
 use crate::types::{
     ConnFacts, Dialect, Principal, Protocol, Reason, Rejection, Request, Response, Scheme, clock,
@@ -27,6 +28,8 @@ use crate::upstream;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// What gRPC clients make of an answer without a status.
+const GRPC_UNKNOWN: u32 = 2;
 
 /// What an exchange reports to when it closes.
 #[derive(Clone, Debug)]
@@ -60,6 +63,8 @@ pub struct Exchange {
     has_body: bool,
     fate: Option<Arc<Fate>>,
     charges: Charges,
+    /// Where a limit waits for a status that stands in the body of the answer.
+    closing: Option<Box<Closing>>,
     refusal: Option<Rejection>,
     /// The answer to a preflight says all there is to say about origins.
     preflight: bool,
@@ -101,6 +106,7 @@ impl Exchange {
             has_body: !request.body().is_empty(),
             fate: None,
             charges: Charges::default(),
+            closing: None,
             refusal: None,
             preflight: false,
             forwarded: None,
@@ -214,6 +220,7 @@ impl Exchange {
 
     /// Notes that the answer, under way already, ends before its end.
     fn cut_off(&mut self, reason: Reason) {
+        self.charges.release(); // what the backend would have said is not known
         let detail = "the answer was under way";
         self.note_refusal(Rejection::because(reason, detail));
     }
@@ -291,13 +298,21 @@ impl Exchange {
         })
     }
 
-    /// Tells the limits that wait for the outcome what the answer is.
+    /// Tells the limits that wait for the outcome what the head of the answer says of it.
     fn answered(&mut self, headers: &HeaderMap, is_over: bool) {
+        let spoken = Dialect::of(headers);
+        let closing = Closing::of(spoken);
         let grpc = match self.grpc_status {
             Some(status) => limit::Grpc::Known(status),
-            None if self.dialect.is_grpc_family() && !is_over => limit::Grpc::Awaited,
-            None => limit::Grpc::None,
+            None if spoken != Dialect::Grpc && closing.is_none() => limit::Grpc::None,
+            None if is_over => limit::Grpc::Known(GRPC_UNKNOWN),
+            None => limit::Grpc::Awaited,
         };
+        self.judged(headers, grpc);
+        self.closing = closing.filter(|_| self.charges.are_open()).map(Box::new);
+    }
+
+    fn judged(&mut self, headers: &HeaderMap, grpc: limit::Grpc) {
         self.charges.answered(&limit::Answer {
             status: self.status,
             headers,
@@ -308,8 +323,9 @@ impl Exchange {
     /// Tells the limits that waited for the trailers how it ended. An answer that broke off says nothing, but for one
     /// whose client left before anything was in it.
     fn ended(&mut self, outcome: Outcome) {
-        match self.grpc_status {
-            Some(_) => self.answered(&HeaderMap::new(), true),
+        let closed_with = self.closing.as_ref().and_then(|closing| closing.status());
+        match self.grpc_status.or(closed_with) {
+            Some(status) => self.judged(&HeaderMap::new(), limit::Grpc::Known(status)),
             None if outcome == Outcome::ClientGone && self.bytes_out == 0 => {}
             None => self.charges.release(),
         }
@@ -461,6 +477,9 @@ impl Ledger {
         };
         if let Some(data) = frame.data_ref() {
             exchange.bytes_out += data.len() as u64;
+            if let Some(closing) = &mut exchange.closing {
+                closing.push(data);
+            }
         } else if let Some(trailers) = frame.trailers_ref() {
             exchange.grpc_status = grpc_status(trailers).or(exchange.grpc_status);
         }

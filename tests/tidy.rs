@@ -57,6 +57,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "route",
             "limit",
             "telemetry",
+            "transform",
             "upstream",
         ],
     ),

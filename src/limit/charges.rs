@@ -105,6 +105,16 @@ impl<C: Timer> Charges<C> {
     }
 }
 
+#[cfg(test)]
+impl<C: Timer> Charges<C> {
+    /// Every place has this outcome.
+    pub(super) fn settle_all(&mut self, outcome: Settlement) {
+        self.open
+            .drain(..)
+            .for_each(|charge| charge.settle(outcome));
+    }
+}
+
 impl<C: Timer> Charge<C> {
     fn settle(&self, outcome: Settlement) {
         self.limit.settle(self.key, self.cost, outcome);

@@ -61,7 +61,7 @@ impl Debts {
         self.cells.is_empty()
     }
 
-    /// Keeps the `times` of an evicted key, one for each of `units`, in a table for `capacity` of them.
+    /// Keeps the `times` of an evicted key, one for each of `units`, in a table for the times of `capacity` of them.
     pub(super) fn keep(
         &mut self,
         key: Key,
@@ -71,8 +71,8 @@ impl Debts {
         capacity: usize,
     ) {
         if self.cells.is_empty() {
-            let cells = capacity.next_power_of_two().max(WAYS);
-            self.cells = vec![Cell::default(); cells].into();
+            let cells = capacity * units.len();
+            self.cells = vec![Cell::default(); cells.next_multiple_of(WAYS)].into();
         }
         for (unit, time) in units.iter().zip(times).filter(|(_, time)| **time > now) {
             let new = Cell::new(key, *unit, *time);
@@ -112,9 +112,11 @@ impl Debts {
         }
     }
 
+    #[allow(clippy::cast_possible_truncation, reason = "32 bits are meant")]
     fn set(&mut self, key: Key) -> Option<&mut [Cell]> {
-        let sets = self.cells.len() / WAYS;
-        let set = usize::try_from(key.bits() >> 32 & 0xffff_ffff).ok()? & sets.wrapping_sub(1);
+        let sets = (self.cells.len() / WAYS) as u64;
+        let spread = (key.bits() >> 32 & 0xffff_ffff) as u64; // of the bits, those that place nothing else
+        let set = usize::try_from((spread * sets) >> 32).ok()?;
         self.cells.get_mut(set * WAYS..(set + 1) * WAYS)
     }
 }

@@ -165,6 +165,13 @@ impl<C: Timer> Limit<C> {
         buckets.map_or(1, |buckets| buckets.budget.least_depth())
     }
 
+    /// Whether only failures are charged.
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        let buckets = self.budget.as_ref();
+        buckets.is_some_and(|buckets| buckets.budget.learns())
+    }
+
     fn rule(&self, inputs: &KeyInputs<'_>, cost: u32) -> Ruling {
         if self.exempts(inputs) {
             self.counts.exempt.fetch_add(1, Ordering::Relaxed);

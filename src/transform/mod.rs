@@ -10,6 +10,7 @@
 pub mod assertion;
 pub mod deadline;
 
+mod closing;
 mod compile;
 mod cookies;
 mod forwarded;
@@ -38,6 +39,7 @@ use crate::route::Head;
 use crate::types::{ConnFacts, Dialect, Principal, Rejection, Request, Response, Scheme};
 
 pub use assertion::Signer;
+pub use closing::Closing;
 pub use hop_by_hop::strip_hop_by_hop;
 pub use identity::IdentityNames;
 

@@ -1,8 +1,12 @@
 //! Limits that count failures: whatever a backend's "no" looks like, in parallel, over every protocol, and for nobody else.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+
 use crate::matrix;
-use crate::support::client::{Told, Via, get, post, refused};
-use crate::support::gateway::{Builder, conf};
+use crate::support::client::{self, Call, Told, Via, get, post, refused};
+use crate::support::gateway::{Builder, Gateway, conf};
 use crate::support::origin::{self, Origin, Reply, gate};
 
 /// A login with three failures an hour, and what else is said of the limit.
@@ -89,6 +93,68 @@ async fn a_grpc_status_is_seen_in_headers_and_in_trailers() {
         assert_eq!(refused.header("grpc-status"), "8");
         assert_eq!(origin.heads(), 9);
     }
+}
+
+/// A frame of gRPC-Web or of a Connect stream.
+fn frame(flag: u8, message: &str) -> Bytes {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[flag][..], &length, message.as_bytes()].concat().into()
+}
+
+#[tokio::test]
+async fn a_status_is_seen_where_it_stands_in_the_body() {
+    let web = "application/grpc-web+proto";
+    let text = "application/grpc-web-text+proto";
+    let connect = "application/connect+json";
+    let coded = |frame: Bytes| Bytes::from(STANDARD.encode(frame));
+    for (content_type, right, wrong) in [
+        (
+            web,
+            frame(0x80, "grpc-status: 0\r\n"),
+            frame(0x80, "grpc-status: 16\r\n"),
+        ),
+        (
+            text,
+            coded(frame(0x80, "grpc-status:0\r\n")),
+            coded(frame(0x80, "grpc-status:7\r\n")),
+        ),
+        (
+            connect,
+            frame(2, "{}"),
+            frame(2, r#"{"error":{"code":"unauthenticated"}}"#),
+        ),
+    ] {
+        let answer = |closing| Reply::chunks([closing]).header("content-type", content_type);
+        let answers = backend(answer(right), answer(wrong));
+        let origin = origin::http().otherwise(answers).run().await;
+        let gateway = login(&origin, "").run().await;
+        let call = |target| post(target, "").header("content-type", content_type);
+        for _ in 0..6 {
+            gateway.ask(call("/login?right")).await;
+        }
+        for _ in 0..6 {
+            gateway.ask(call("/login?wrong")).await;
+        }
+        assert_eq!(origin.heads(), 9, "{content_type}");
+    }
+}
+
+#[tokio::test]
+async fn a_status_is_seen_before_grpc_is_made_grpc_web() {
+    let wrong = Reply::chunks([""; 0])
+        .header("content-type", "application/grpc")
+        .trailer("grpc-status", "16");
+    let origin = origin::h2c().reply(wrong).run().await;
+    let gateway = conf("[[route]]\nauth = \"none\"\nlimits = [\"login\"]\nupstream = \"api\"\ngrpc_web = \"translate\"\n\
+                        [limit.login]\nrate = \"3/h\"\ncount = \"failures\"")
+    .upstream("api", &origin)
+    .run()
+    .await;
+    for _ in 0..6 {
+        let call = post("/a.B/C", "").header("content-type", "application/grpc-web-text+proto");
+        gateway.ask(call).await;
+    }
+    assert_eq!(origin.heads(), 3);
 }
 
 #[tokio::test]
@@ -217,4 +283,78 @@ async fn a_seat_comes_back_when_a_client_leaves() {
         asked.abort();
     }
     assert_eq!(gateway.ask(get("/login")).await.status, 200);
+}
+
+/// The demo backend, whose logins are real, behind a limit on failures by address.
+async fn demo(keys: &str) -> (vestibule::demo::backend::Backend, Gateway) {
+    let settings = vestibule::demo::Settings::default();
+    let backend = vestibule::demo::backend::start(settings).await.unwrap();
+    let gateway = conf("[[route]]\npath = \"/v1/auth/login\"\nauth = \"none\"\nlimits = [\"login\"]\nupstream = \"api\"")
+        .upstream_at("api", "http", backend.address, "")
+        .listen("trusted_proxies = [\"127.0.0.0/8\"]")
+        .and(&format!("[limit.login]\ncount = \"failures\"\n{keys}\n"))
+        .run()
+        .await;
+    (backend, gateway)
+}
+
+fn sign_in(from: &str, email: &str, password: &str) -> Call {
+    let credentials = serde_json::json!({ "email": email, "password": password });
+    post("/v1/auth/login", credentials.to_string())
+        .header("content-type", "application/json")
+        .header("x-forwarded-for", from)
+}
+
+fn ada(from: &str) -> Call {
+    sign_in(
+        from,
+        vestibule::demo::SEEDED_EMAIL,
+        vestibule::demo::SEEDED_PASSWORD,
+    )
+}
+
+/// Leaked pairs of addresses and passwords, tried one after another from one network.
+#[tokio::test]
+async fn a_stuffing_drill_ends_after_a_few_pairs_and_nobody_else_notices() {
+    let (backend, gateway) = demo("rate = [\"1/m\", \"8/h\"]\nburst = 5\nban = \"15m\"").await;
+    let mut tried = 0;
+    for n in 0..60 {
+        let email = format!("user{n}@example.com");
+        let call = sign_in(&format!("2001:db8:bad:1::{n:x}"), &email, "letmein");
+        tried += usize::from(gateway.ask(call).await.status == 401);
+        if n % 6 == 0 {
+            assert_eq!(gateway.ask(ada("192.0.2.1")).await.status, 200);
+        }
+    }
+    assert_eq!(tried, 5);
+    assert_eq!(backend.requests(), 5 + 10);
+    // Not even a pair that is right is tried while the ban lasts.
+    assert_eq!(gateway.ask(ada("2001:db8:bad:1::ffff")).await.status, 429);
+}
+
+/// One password, many accounts, many connections at once.
+#[tokio::test]
+async fn a_spraying_drill_in_parallel_ends_as_soon() {
+    let (backend, gateway) = demo("rate = \"5/h\"").await;
+    let spraying: Vec<_> = (0..4)
+        .map(|thread| {
+            let address = gateway.address(Via::H2c);
+            tokio::spawn(async move {
+                let client = client::connect(address, Via::H2c).await;
+                let mut tried = 0;
+                for n in 0..20 {
+                    let email = format!("user{thread}{n}@example.com");
+                    let call = sign_in("203.0.113.66", &email, "Summer2026!");
+                    tried += usize::from(client.another().send(call).await.status == 401);
+                }
+                tried
+            })
+        })
+        .collect();
+    let mut tried = 0;
+    for sprayer in spraying {
+        tried += sprayer.await.unwrap();
+    }
+    assert_eq!((tried, backend.requests()), (5, 5));
+    assert_eq!(gateway.ask(ada("192.0.2.1")).await.status, 200);
 }

@@ -1,10 +1,11 @@
 //! Bounds on rate: bursts, keys, addresses, and every way around them that does not work.
 
 use crate::matrix;
-use crate::support::client::{Told, Via, call, get, post, refused};
+use crate::support::client::{Call, Told, Via, call, get, post, refused};
 use crate::support::gateway::{Builder, Gateway, conf};
 use crate::support::issuer;
 use crate::support::origin::{self, Origin};
+use crate::support::raw;
 
 /// So slow that no bucket fills up again while a test runs.
 fn slow(burst: u32) -> String {
@@ -375,4 +376,113 @@ async fn grpc_callers_learn_it_as_resource_exhausted() {
     );
     assert!(answer.header("grpc-message").contains("rate_limited"));
     assert!(!answer.header("retry-after").is_empty());
+}
+
+/// Who asks, as a trusted proxy tells it: always the same one to a limit, however it is spelt.
+fn spelt(client: usize, n: usize) -> String {
+    let roaming = n % 97;
+    let forged = format!("198.51.100.{roaming}, ");
+    let forged = if n.is_multiple_of(3) {
+        forged
+    } else {
+        String::new()
+    };
+    let address = match client {
+        0 => "203.0.113.7".to_owned(),
+        1 if n.is_multiple_of(2) => "::ffff:203.0.113.8".to_owned(),
+        1 => format!("203.0.113.8:{}", 1_000 + n),
+        2 => format!("2001:db8:7:7::{roaming:x}"),
+        _ => format!("[2001:db8:7:8:ffff::{roaming:x}]"),
+    };
+    format!("{forged}{address}")
+}
+
+/// One more request of this client, in one more spelling.
+fn disguised(client: usize, n: usize) -> Call {
+    let paths = [
+        "/login",
+        "//login",
+        "/x/../login",
+        "/%6cogin",
+        "/./login",
+        "/login?x=1",
+    ];
+    let hosts = ["test.example", "TEST.example", "test.example."];
+    get(paths[n % paths.len()])
+        .host(hosts[n % hosts.len()])
+        .header("x-forwarded-for", &spelt(client, n))
+        .header("true-client-ip", &format!("192.0.2.{}", n % 100))
+}
+
+/// Four clients that try everything, on both protocols and many streams at once, across a reload; and others beside
+/// them that do nothing wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_truth_through_the_whole_gateway() {
+    const BURST: usize = 20;
+    let origin = origin::h2c().run().await;
+    let conf = conf("workers = 2\n[[route]]\nname = \"login\"\npath = \"/login\"\nauth = \"none\"\nlimits = [\"slow\"]\nupstream = \"api\"")
+        .upstream("api", &origin)
+        .and(&slow(20))
+        .listen("trusted_proxies = [\"127.0.0.0/8\"]");
+    let gateway = conf.clone().run().await;
+    let mut asking = Vec::new();
+    for client in 0..4_usize {
+        for connection in 0..6_usize {
+            let via = if connection < 3 { Via::H1 } else { Via::H2c };
+            let opened = gateway.connect(via).await;
+            let streams = if via == Via::H2c { 8 } else { 1 };
+            for stream in 0..streams {
+                let mut sender = match via {
+                    Via::H1 => gateway.connect(via).await,
+                    _ => opened.another(),
+                };
+                asking.push(tokio::spawn(async move {
+                    let mut passed = [0; 4];
+                    for n in 0..24 / streams {
+                        let n = (connection * 8 + stream) * 24 + n;
+                        let answer = sender.send(disguised(client, n)).await;
+                        passed[client] += usize::from(answer.status == 200);
+                    }
+                    passed
+                }));
+            }
+            if via == Via::H1 {
+                let mut raw = raw::open(gateway.address(Via::H1)).await;
+                let address = spelt(client, connection);
+                let request = format!(
+                    "GET /login HTTP/1.1\r\nhOST: test.example\r\nX-FORWARDED-for: {address}\r\ncONNECTION: close\r\n\r\n"
+                );
+                asking.push(tokio::spawn(async move {
+                    let mut passed = [0; 4];
+                    let answer = raw.send(request).await.until_closed().await;
+                    passed[client] += usize::from(raw::statuses(&answer) == [200]);
+                    passed
+                }));
+            }
+        }
+        if client == 1 {
+            let other = conf.clone().and("[limit.other]\nrate = \"1/s\"\n");
+            assert_eq!(gateway.reload(&other).await.status, 200, "in mid-window");
+        }
+    }
+    let bystanders = (0..10_usize).map(|n| {
+        let address = if n.is_multiple_of(2) {
+            format!("203.0.113.{}", 100 + n)
+        } else {
+            format!("2001:db8:9:{n:x}::1")
+        };
+        let call = get("/login").header("x-forwarded-for", &address);
+        async { gateway.ask(call).await.status }
+    });
+    for asked in bystanders {
+        assert_eq!(asked.await, 200, "a bystander");
+    }
+    let mut passed = [0; 4];
+    for asked in asking {
+        for (sum, more) in passed.iter_mut().zip(asked.await.unwrap()) {
+            *sum += more;
+        }
+    }
+    assert_eq!(passed, [BURST; 4]);
+    assert_eq!(origin.heads(), 4 * BURST + 10);
 }

@@ -1,4 +1,5 @@
 mod failures;
+mod model;
 mod seats;
 mod windows;
 
