@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -17,14 +18,16 @@ use crate::client_ip::Client;
 use crate::limit::{self, Charges};
 use crate::route::Head;
 use crate::snapshot::{Policy, Snapshot};
-use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::metrics::{RouteMetrics, TunnelMetrics};
 use crate::telemetry::{AccessLog, Decision, Decisions, Metrics, Outcome, Record};
 use crate::transform::Closing;
 use crate::types::body::{Body, BodyError, Fate, InFlight};
+use crate::types::drain::{Drain, Stage};
 use crate::types::{
     ConnFacts, Dialect, Principal, Protocol, Reason, Rejection, Request, Response, Scheme, clock,
+    task,
 };
-use crate::upstream;
+use crate::upstream::{self, Direction, Ended, Leave, Tunnel};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -69,6 +72,16 @@ pub struct Exchange {
     /// The answer to a preflight says all there is to say about origins.
     preflight: bool,
     forwarded: Option<upstream::Facts>,
+    /// The endpoint and the tries of a forward that failed.
+    failed: Option<(Option<Arc<str>>, u32)>,
+    /// Whether an HTTP/1.1 connection ends with the answer, whatever else.
+    closes: bool,
+    /// What the exchange goes on as, once the client has the answer.
+    tunnel: Option<Box<Next>>,
+    /// How it ended, where that is more than the end of an answer.
+    ended: Option<&'static str>,
+    /// Bytes from the client that are no request body.
+    bytes_in: u64,
     status: StatusCode,
     grpc_status: Option<u32>,
     bytes_out: u64,
@@ -89,7 +102,7 @@ impl Exchange {
         Self {
             desk: Arc::clone(desk),
             id,
-            dialect: Dialect::of(headers),
+            dialect: dialect_of(request),
             method: request.method().clone(),
             started: clock::now(),
             head: None,
@@ -110,6 +123,11 @@ impl Exchange {
             refusal: None,
             preflight: false,
             forwarded: None,
+            failed: None,
+            closes: false,
+            tunnel: None,
+            ended: None,
+            bytes_in: 0,
             status: StatusCode::OK,
             grpc_status: None,
             bytes_out: 0,
@@ -202,6 +220,27 @@ impl Exchange {
         self.forwarded = Some(facts);
     }
 
+    /// Notes what was tried of a forward that failed.
+    #[must_use]
+    pub fn failed(&mut self, failed: upstream::Failed) -> Rejection {
+        self.failed = Some((failed.endpoint, failed.attempts));
+        failed.why
+    }
+
+    /// Notes that the protocol is switched once the answer is out. `stall` bounds the wait for a side to take bytes.
+    pub fn switched(&mut self, tunnel: Tunnel, counted: InFlight, stall: Duration) {
+        self.tunnel = Some(Box::new(Next {
+            tunnel,
+            stall,
+            counted,
+        }));
+    }
+
+    /// Notes that an HTTP/1.1 connection ends with this answer.
+    pub fn close_after(&mut self) {
+        self.closes = true;
+    }
+
     /// Notes that the answer is that to a preflight.
     pub fn preflight(&mut self) {
         self.preflight = true;
@@ -254,7 +293,7 @@ impl Exchange {
             }
         }
         response.headers_mut().insert(X_REQUEST_ID, self.id.clone());
-        if self.leaves_body_unread() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if self.ends_connection() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             announce_close(response);
         }
     }
@@ -268,17 +307,24 @@ impl Exchange {
         }
     }
 
-    /// Whether bytes of this request may still come before the next one. Such a connection is closed after the answer,
-    /// and a client that is not told would lose its next request in it.
-    fn leaves_body_unread(&self) -> bool {
-        self.conn.protocol == Protocol::Http1
-            && self.has_body
-            && !self.fate.as_ref().is_some_and(|fate| fate.ended())
+    /// Whether the connection is closed after the answer, because bytes of this request may still come before the next
+    /// one, or because it asked for another protocol. A client that is not told would lose its next request in it.
+    fn ends_connection(&self) -> bool {
+        let unread = self.has_body && !self.fate.as_ref().is_some_and(|fate| fate.ended());
+        self.conn.protocol == Protocol::Http1 && (unread || self.closes)
     }
 
-    /// Hands the ledger to the body, which closes it.
+    /// Hands the ledger to whatever closes it: the body, or the tunnel that the exchange becomes, which ends with `drain`.
     #[must_use]
-    pub fn attach(mut self: Box<Self>, response: Response) -> http::Response<Ledger> {
+    pub fn attach(
+        mut self: Box<Self>,
+        drain: &Drain,
+        response: Response,
+    ) -> http::Response<Ledger> {
+        if let Some(next) = self.tunnel.take() {
+            next.begin(self, drain, response.status());
+            return response.map(Ledger::closed);
+        }
         let response = if self.method == Method::HEAD {
             without_body(response)
         } else {
@@ -336,9 +382,12 @@ impl Exchange {
             self.ended(outcome);
         }
         let elapsed = clock::now().saturating_duration_since(self.started);
-        self.metrics.observe(&self.method, self.status, elapsed);
-        if RouteMetrics::is_slow(elapsed) {
-            self.metrics.remember(elapsed, &self.id, clock::wall());
+        // The request of a tunnel was answered when that began.
+        if self.ended.is_none() {
+            self.metrics.observe(&self.method, self.status, elapsed);
+            if RouteMetrics::is_slow(elapsed) {
+                self.metrics.remember(elapsed, &self.id, clock::wall());
+            }
         }
         if self.is_logged() {
             self.desk.access_log.write(&self.record(outcome, elapsed));
@@ -352,6 +401,11 @@ impl Exchange {
             .principal
             .as_ref()
             .filter(|principal| principal.is_authenticated());
+        let (endpoint, attempts) = match (&self.forwarded, &self.failed) {
+            (Some(facts), _) => (Some(&*facts.endpoint), facts.attempts),
+            (None, Some((endpoint, attempts))) => (endpoint.as_deref(), *attempts),
+            (None, None) => (None, 0),
+        };
         Record {
             time: clock::wall(),
             request_id: self.id.to_str().unwrap_or_default(),
@@ -383,12 +437,16 @@ impl Exchange {
                 .policy
                 .as_ref()
                 .and_then(|policy| policy.upstream_name()),
-            endpoint: self.forwarded.as_ref().map(|facts| &*facts.endpoint),
-            attempts: self.forwarded.as_ref().map_or(0, |facts| facts.attempts),
+            endpoint,
+            attempts,
             first_byte: self.forwarded.as_ref().map(|facts| facts.first_byte),
-            bytes_in: self.fate.as_ref().map_or(0, |fate| fate.bytes()),
+            bytes_in: self
+                .fate
+                .as_ref()
+                .map_or(self.bytes_in, |fate| fate.bytes()),
             bytes_out: self.bytes_out,
             duration: elapsed,
+            ended: self.ended,
             user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
             outcome,
         }
@@ -428,6 +486,15 @@ fn ends_connection(reason: Reason) -> bool {
     )
 }
 
+/// An extended CONNECT is no call, whatever type it states, and a refusal with status 200 would switch protocols.
+fn dialect_of(request: &Request) -> Dialect {
+    if *request.method() == Method::CONNECT {
+        Dialect::Http
+    } else {
+        Dialect::of(request.headers())
+    }
+}
+
 /// The same head with the length that the body would have had: over HTTP/2 nobody else holds a body back, and a client
 /// that gets one in answer to HEAD ends the stream as broken.
 fn without_body(mut response: Response) -> Response {
@@ -443,6 +510,111 @@ fn without_body(mut response: Response) -> Response {
 
 fn grpc_status(headers: &HeaderMap) -> Option<u32> {
     headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
+
+/// A tunnel that is about to begin.
+#[derive(Debug)]
+struct Next {
+    tunnel: Tunnel,
+    stall: Duration,
+    counted: InFlight,
+}
+
+impl Next {
+    fn begin(self, mut exchange: Box<Exchange>, drain: &Drain, status: StatusCode) {
+        exchange.status = status;
+        exchange._in_flight = None; // it counts as a tunnel from now on
+        let elapsed = clock::now().saturating_duration_since(exchange.started);
+        exchange.metrics.observe(&exchange.method, status, elapsed);
+        let Self {
+            tunnel,
+            stall,
+            counted,
+        } = self;
+        let mut passage = Passage::open(exchange, counted);
+        let mut ear = drain.ear();
+        drop(task::spawn("tunnel", async move {
+            let leave = |cx: &mut Context<'_>| {
+                if ear.stage(cx) < Stage::Parting {
+                    return Poll::Pending;
+                }
+                Poll::Ready(Leave {
+                    why: Ended::Drained,
+                    code: upstream::GOING_AWAY,
+                    reason: "the gateway stops",
+                })
+            };
+            let passed = |direction, bytes| passage.passed(direction, bytes);
+            let ended = tunnel.run(stall, passed, leave).await;
+            passage.ends(ended);
+        }));
+    }
+}
+
+/// The ledger of a tunnel; it closes when it is dropped.
+#[derive(Debug)]
+struct Passage {
+    exchange: Option<Box<Exchange>>,
+    metrics: Option<Arc<TunnelMetrics>>,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    ended: Ended,
+    _counted: InFlight,
+}
+
+impl Passage {
+    fn open(exchange: Box<Exchange>, counted: InFlight) -> Self {
+        let policy = exchange.policy.as_ref();
+        let metrics = policy.and_then(|policy| policy.tunnel_metrics.clone());
+        if let Some(metrics) = &metrics {
+            metrics.opened();
+        }
+        Self {
+            exchange: Some(exchange),
+            metrics,
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            // Unless it comes to another end, it ends with the worker.
+            ended: Ended::Drained,
+            _counted: counted,
+        }
+    }
+
+    fn ends(&mut self, how: Ended) {
+        self.ended = how;
+    }
+
+    fn passed(&self, direction: Direction, bytes: usize) {
+        let bytes = bytes as u64;
+        match direction {
+            Direction::In => self.bytes_in.fetch_add(bytes, Ordering::Relaxed),
+            Direction::Out => self.bytes_out.fetch_add(bytes, Ordering::Relaxed),
+        };
+        if let Some(metrics) = &self.metrics {
+            match direction {
+                Direction::In => metrics.passed_in(bytes),
+                Direction::Out => metrics.passed_out(bytes),
+            }
+        }
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        let how = self.ended.as_str();
+        if let Some(metrics) = &self.metrics {
+            metrics.ended(how);
+        }
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.ended = Some(how);
+            exchange.bytes_in = self.bytes_in.load(Ordering::Relaxed);
+            exchange.bytes_out = self.bytes_out.load(Ordering::Relaxed);
+            exchange.close(match self.ended {
+                Ended::ClientClosed | Ended::UpstreamClosed => Outcome::Complete,
+                _ => Outcome::Aborted,
+            });
+        }
+    }
 }
 
 /// The body of an answer, with the ledger that closes when it ends.

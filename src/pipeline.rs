@@ -13,7 +13,7 @@ use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 
 use crate::authn::{Ending, Logout};
-use crate::authz;
+use crate::authz::{self, Permit};
 use crate::client_ip::Client;
 use crate::cors;
 use crate::exchange::{Desk, Exchange, Ledger};
@@ -23,12 +23,13 @@ use crate::snapshot::{Action, Listener, Policy, Snapshot};
 use crate::store::Line;
 use crate::transform::{self, deadline, grpc_web};
 use crate::types::body::Gauge;
+use crate::types::drain::Drain;
 use crate::types::expiry;
 use crate::types::{
     Body, BodyError, ConnFacts, Dialect, Principal, Protocol, Reason, Rejection, Request, Response,
-    clock,
+    Scheme, clock,
 };
-use crate::upstream::{self, Pools};
+use crate::upstream::{self, Admitted, Asked, Cluster, Pools, Upgrades};
 
 /// What a worker serves with: the snapshot in force and its own upstream connections.
 #[derive(Debug)]
@@ -51,6 +52,10 @@ pub struct Shared {
     pub desk: Arc<Desk>,
     /// Exchanges in flight in the process.
     pub in_flight: Arc<Gauge>,
+    /// Tunnels in the process.
+    pub tunnels: Arc<Gauge>,
+    /// The stop of the process.
+    pub drain: Drain,
     /// Whether the process is above its memory ceiling.
     pub short_of_memory: AtomicBool,
 }
@@ -122,7 +127,7 @@ pub fn handle(
         }
         let mut response = answer.unwrap_or_else(|why| exchange.refuse(why));
         exchange.dress(&mut response);
-        exchange.attach(response)
+        exchange.attach(&gateway.shared.drain, response)
     }
 }
 
@@ -145,7 +150,7 @@ pub(crate) fn refuse(
     ));
     let mut response = exchange.refuse(why);
     exchange.dress(&mut response);
-    exchange.attach(response)
+    exchange.attach(&gateway.shared.drain, response)
 }
 
 /// The answer to a request whose handling panicked. Its ledger is gone with it.
@@ -167,6 +172,7 @@ async fn run(
     admit(gateway, snapshot, exchange)?;
     snapshot.identity.strip(request.headers_mut()); // before anyone could believe them
     let listener = snapshot.listener(exchange.conn().listener)?;
+    let asked = Asked::take(request)?; // for another protocol; from here on it looks like any request
     let head = Head::of(request, exchange.conn(), &listener.caps)?; // what is matched is what is forwarded
     exchange.head(&head);
     let client = listener.trust.find(exchange.conn(), request.headers())?;
@@ -179,6 +185,9 @@ async fn run(
 
     let policy = find_route(snapshot, exchange, &head, request)?;
     exchange.route(policy);
+    if policy.may_switch(asked.as_ref()) {
+        exchange.close_after(); // whatever comes of it, it is the last request in HTTP
+    }
     policy.check_head(&head)?;
     policy.check_announced_body(request.headers())?;
     let deadline = deadline?;
@@ -196,7 +205,7 @@ async fn run(
     let charges = exchange.charges();
     let checked = policy.check_late_limits(listener, &client, headers, &principal, charges);
     checked.await?;
-    let asked = authz::Asked {
+    let act = authz::Asked {
         client: client.ip,
         method: request.method(),
         host: head.host(),
@@ -204,7 +213,8 @@ async fn run(
         client_cert: exchange.conn().client_cert.as_deref(),
         headers: request.headers(),
     };
-    let permit = policy.authz.decide(&principal, &asked)?;
+    let permit = policy.authz.decide(&principal, &act)?;
+    let admitted = Upgrades::admit(policy.upgrades.as_ref(), asked, request)?;
 
     let cluster = match &policy.action {
         Action::Forward(cluster) => cluster,
@@ -245,10 +255,22 @@ async fn run(
         timeout: policy.timeout,
         fate,
     };
-    let (mut response, facts) = gateway
-        .pools
-        .forward(permit, cluster, request, &options)
-        .await?;
+    if let Some(admitted) = admitted {
+        let stall = listener.conn.write_timeout;
+        let switch = Switch {
+            gateway,
+            cluster,
+            policy,
+            most: snapshot.max_tunnels,
+            admitted,
+            options,
+            scheme: client.scheme,
+            stall,
+        };
+        return Box::pin(switch.run(exchange, permit, request)).await;
+    }
+    let forwarded = gateway.pools.forward(permit, cluster, request, &options);
+    let (mut response, facts) = forwarded.await.map_err(|failed| exchange.failed(failed))?;
     exchange.forwarded(facts);
     if let Some(ending) = ending {
         settle(snapshot, &ending, &response).await; // before the answer leaves
@@ -373,6 +395,48 @@ async fn settle(snapshot: &Snapshot, ending: &Ending, response: &Response) {
     let (authorities, wall) = (&snapshot.authorities, clock::wall());
     let settled = ending.settle(authorities, response.status(), response.headers(), wall);
     Box::pin(settled).await;
+}
+
+/// A request for another protocol that may be asked for.
+struct Switch<'a> {
+    gateway: &'a Gateway,
+    cluster: &'a Arc<Cluster>,
+    policy: &'a Policy,
+    most: u32,
+    admitted: Admitted,
+    options: upstream::Forward,
+    /// That of the client.
+    scheme: Scheme,
+    stall: std::time::Duration,
+}
+
+impl Switch<'_> {
+    /// The last stages, for such a request.
+    async fn run(
+        self,
+        exchange: &mut Exchange,
+        permit: Permit,
+        request: &mut Request,
+    ) -> Result<Response, Rejection> {
+        let tunnels = &self.gateway.shared.tunnels;
+        let counted = tunnels.enter(self.most).ok_or_else(|| {
+            let why = "max_tunnels are open";
+            Rejection::because(Reason::Overloaded, why)
+                .retry_after(std::time::Duration::from_secs(1))
+        })?;
+        let (pools, cluster) = (&self.gateway.pools, self.cluster);
+        let asked = pools.switch(permit, cluster, request, &self.options, self.admitted);
+        let (mut response, facts, tunnel) =
+            asked.await.map_err(|failed| exchange.failed(failed))?;
+        exchange.forwarded(facts);
+        let headers = response.headers_mut();
+        self.policy.transform.response(headers, self.scheme);
+        if let Some(tunnel) = tunnel {
+            tunnel.agree(&mut response);
+            exchange.switched(tunnel, counted, self.stall);
+        }
+        Ok(response)
+    }
 }
 
 /// Takes an issuer's logout token, and ends what it names before saying so.

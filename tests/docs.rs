@@ -422,8 +422,10 @@ fn rendered() -> Families {
     let listener = metrics.listener("public");
     listener.refused("per_ip_cap");
     let upstream = metrics.upstream("api");
+    let tunnels = metrics.tunnels("chat");
+    tunnels.ended("idle");
     let mut families = families(&metrics.render(&samples()));
-    drop((route, auth, listener, upstream)); // they are rendered as long as somebody holds them
+    drop((route, auth, listener, upstream, tunnels)); // they are rendered as long as somebody holds them
     for (kind, labels) in families.values_mut() {
         if kind == "histogram" {
             labels.remove("le");
@@ -566,6 +568,7 @@ fn logged_fields() -> BTreeSet<String> {
         duration: Duration::from_millis(1),
         first_byte: Some(Duration::from_millis(1)),
         outcome: Outcome::Complete,
+        ended: Some("idle"),
         user_agent: Some(b"curl/8"),
     });
     drop(guard); // writes what is queued

@@ -64,6 +64,8 @@ pub struct Config {
     pub drain_timeout: Span,
     /// Most requests in flight in the whole process; more are answered 503.
     pub max_in_flight: u32,
+    /// Most tunnels (switched protocols such as WebSocket) in the whole process; more are answered 503.
+    pub max_tunnels: u32,
     /// Most memory of the process; while it holds more, requests are answered 503. Default: no bound of ours.
     pub max_memory: Option<ByteSize>,
     /// Folder for what should survive a restart.
@@ -102,6 +104,7 @@ impl Default for Config {
             workers: None,
             drain_timeout: Span::seconds(30),
             max_in_flight: 10_000,
+            max_tunnels: 10_000,
             max_memory: None,
             state_dir: None,
             limits: Vec::new(),

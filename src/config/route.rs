@@ -88,6 +88,12 @@ pub struct Route {
     /// `x-content-type-options`, `x-frame-options` and `referrer-policy`.
     #[serde(default)]
     pub security_headers: bool,
+    /// Other protocols that a request may switch to: `"websocket"`, or the token of another one.
+    #[serde(default)]
+    pub upgrade: Vec<String>,
+    /// Longest time without a byte in either direction, once the protocol is switched.
+    #[serde(default = "five_minutes")]
+    pub upgrade_idle_timeout: Span,
     /// Header edits.
     #[serde(default)]
     pub headers: Edits,
@@ -312,6 +318,9 @@ fn one_mib() -> ByteSize {
 }
 fn fifteen_seconds() -> Span {
     Span::seconds(15)
+}
+fn five_minutes() -> Span {
+    Span::seconds(300)
 }
 fn ten_minutes() -> Span {
     Span::seconds(600)

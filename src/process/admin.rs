@@ -138,7 +138,7 @@ async fn reload(commands: &mpsc::Sender<Command>) -> Answer {
 }
 
 fn ready(house: &House) -> Answer {
-    if house.drain.stage() > Stage::Serving {
+    if house.shared.drain.stage() > Stage::Serving {
         return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
     let missing = house.shared.snapshot.load().not_ready();
@@ -177,7 +177,7 @@ fn status(house: &House) -> Answer {
         &json!({
             "version": env!("CARGO_PKG_VERSION"),
             "generation": snapshot.generation,
-            "draining": (house.drain.stage() > Stage::Serving),
+            "draining": (house.shared.drain.stage() > Stage::Serving),
             "not_ready": snapshot.not_ready(),
             "in_flight": house.shared.in_flight.count(),
             "last_reload": reload.map(|last| json!({ "ok": last.ok, "unix_seconds": last.unix_seconds })),

@@ -40,7 +40,7 @@ pub(super) fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
                 access_log_guard,
             } = parts;
             runtime.block_on(serve(&house, admin, inbox, commands));
-            house.drain.start();
+            house.shared.drain.start();
             for thread in threads {
                 // A worker that panicked was reported by the panic hook; the others are still waited for.
                 let _ = thread.join();
@@ -118,8 +118,8 @@ fn share(shared: &Arc<Shared>) {
 async fn drain(house: &House) {
     let limit = house.shared.snapshot.load().config.drain_timeout.0;
     tracing::info!(limit_seconds = limit.as_secs(), "draining");
-    house.drain.start();
-    let cut = house.drain.wait_idle(limit).await;
+    house.shared.drain.start();
+    let cut = house.shared.drain.wait_idle(limit).await;
     if cut > 0 {
         tracing::warn!(
             connections = cut,

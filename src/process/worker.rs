@@ -61,7 +61,7 @@ async fn serve(house: &House, gateway: &Arc<Gateway>, sockets: Vec<(usize, TcpLi
             Arc::clone(listener),
             socket,
             Arc::clone(gateway),
-            house.drain.clone(),
+            house.shared.drain.clone(),
         );
         loops.push(task::spawn("accept", accepting));
     }
@@ -70,5 +70,5 @@ async fn serve(house: &House, gateway: &Arc<Gateway>, sockets: Vec<(usize, TcpLi
         let _ = accepting.await;
     }
     let patience = gateway.snapshot().config.drain_timeout.0;
-    house.drain.wait_idle(patience).await;
+    house.shared.drain.wait_idle(patience).await;
 }

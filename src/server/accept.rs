@@ -11,9 +11,8 @@ use tokio::time::{sleep, timeout};
 
 use super::caps::{Full, Seat};
 use super::connection::{Arrival, canonical, serve};
-use super::drain::{Drain, Stage};
 use super::pace::Pace;
-use super::{Event, Handler, Listener};
+use super::{Drain, Event, Handler, Listener, Stage};
 use crate::snapshot::ListenerLimits;
 use crate::types::task;
 

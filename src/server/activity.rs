@@ -98,11 +98,17 @@ impl Activity {
 
     /// An exchange begins; it ends when the returned value is dropped.
     pub(super) fn open(self: &Arc<Self>) -> OpenExchange {
-        self.open.fetch_add(1, Ordering::Relaxed);
         self.served.fetch_add(1, Ordering::Relaxed);
         if self.worn() {
             self.set_closing();
         }
+        self.hold()
+    }
+
+    /// Something is under way that is no exchange of its own: the connection is not idle until the returned value is
+    /// dropped.
+    pub(super) fn hold(self: &Arc<Self>) -> OpenExchange {
+        self.open.fetch_add(1, Ordering::Relaxed);
         OpenExchange(Arc::clone(self))
     }
 

@@ -20,7 +20,6 @@ use tokio_rustls::TlsAcceptor;
 
 use super::activity::{Activity, Switch};
 use super::caps::Seat;
-use super::drain::Guest;
 use super::exchange::Isolated;
 use super::frames::Frames;
 use super::h1::{Gate, HeadBounds, STAND_IN_METHOD};
@@ -31,6 +30,7 @@ use super::streams::Streams;
 use super::watch::{Verdict, Watch};
 use super::{Drain, Event, Handler, Listener};
 use crate::snapshot::ListenerLimits;
+use crate::types::drain::Guest;
 use crate::types::{ConnFacts, Protocol, Scheme, address_text, clock};
 
 /// A connection that was just accepted.
@@ -176,6 +176,9 @@ impl<H: Handler> Served<H> {
         let activity = Activity::new(self.started, self.limits.max_requests_per_connection);
         let protocol = self.conn.protocol;
         let reader = self.reader(&activity);
+        let (seat, guest) = counted;
+        let presence = self.handler.present(self.conn.listener, protocol);
+        let counted = (seat, guest, presence);
         let transport = Transport::new(stream, prefix, Arc::clone(&activity), reader, counted);
         let io = TokioIo::new(transport);
         let service = {
@@ -340,6 +343,9 @@ fn http2_builder<H>(limits: &ListenerLimits, streams: Streams<H>) -> http2::Buil
         .max_local_error_reset_streams(100)
         .adaptive_window(false)
         .keep_alive_interval(None);
+    if limits.websockets {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 

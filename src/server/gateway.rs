@@ -8,11 +8,16 @@ use hyper::body::Incoming;
 use super::{Event, Handler};
 use crate::exchange::Ledger;
 use crate::pipeline::{self, Gateway};
-use crate::snapshot::{Listener, ListenerLimits};
-use crate::types::{ConnFacts, Rejection};
+use crate::snapshot::{Listener, ListenerLimits, OpenConnection};
+use crate::types::{ConnFacts, Protocol, Rejection};
 
 impl Handler for Gateway {
     type Body = Ledger;
+    type Presence = Option<OpenConnection>;
+
+    fn present(&self, listener: usize, protocol: Protocol) -> Self::Presence {
+        self.of_listener(listener, |listener| listener.metrics.open(protocol))
+    }
 
     fn handle(
         self: Arc<Self>,

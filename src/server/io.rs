@@ -12,14 +12,14 @@ use tokio::time::Sleep;
 
 use super::activity::Activity;
 use super::caps::Seat;
-use super::drain::Guest;
 use super::frames::{Frames, goaway};
 use super::h1::{Gate, Given};
 use super::sniff::Prefix;
+use crate::types::drain::Guest;
 
 /// A stream under watch. It holds what counts the connection, because it outlives the connection's task: an upgrade
 /// carries it away.
-pub(super) struct Transport<S> {
+pub(super) struct Transport<S, P> {
     stream: S,
     prefix: Prefix,
     activity: Arc<Activity>,
@@ -28,6 +28,7 @@ pub(super) struct Transport<S> {
     read_ended: bool,
     _seat: Seat,
     _guest: Guest,
+    _presence: P,
 }
 
 /// Who reads along, by protocol.
@@ -46,13 +47,13 @@ struct Farewell {
     linger: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Transport<S> {
+impl<S, P> Transport<S, P> {
     pub(super) fn new(
         stream: S,
         prefix: Prefix,
         activity: Arc<Activity>,
         reader: Reader,
-        (seat, guest): (Seat, Guest),
+        (seat, guest, presence): (Seat, Guest, P),
     ) -> Self {
         Self {
             stream,
@@ -63,6 +64,7 @@ impl<S> Transport<S> {
             read_ended: false,
             _seat: seat,
             _guest: guest,
+            _presence: presence,
         }
     }
 
@@ -75,7 +77,7 @@ impl<S> Transport<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin, P> Transport<S, P> {
     /// Reads what the socket has, after what was read from it before.
     fn poll_wire(
         &mut self,
@@ -222,7 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Transport<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin, P: Unpin> AsyncRead for Transport<S, P> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -239,7 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Transport<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin, P: Unpin> AsyncWrite for Transport<S, P> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

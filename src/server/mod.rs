@@ -9,7 +9,6 @@ mod accept;
 mod activity;
 mod caps;
 mod connection;
-mod drain;
 mod exchange;
 mod frames;
 mod gateway;
@@ -32,16 +31,22 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 
 use crate::snapshot::ListenerLimits;
-use crate::types::{BodyError, ConnFacts, Rejection};
+use crate::types::{BodyError, ConnFacts, Protocol, Rejection};
 
+pub use crate::types::drain::{Drain, Stage};
 pub use accept::accept;
-pub use drain::{Drain, Stage};
 pub use listener::{Listener, bind, open, probe};
 
 /// What a connection is served with; one per worker.
 pub trait Handler: Send + Sync + 'static {
     /// The body of an answer.
     type Body: http_body::Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static;
+
+    /// Counts a connection while it is held.
+    type Presence: Send + Unpin + 'static;
+
+    /// A connection of `listener` speaks `protocol` from now on, until what is returned is dropped.
+    fn present(&self, listener: usize, protocol: Protocol) -> Self::Presence;
 
     /// Answers one request. A panic in here ends this request alone, see [`Handler::panicked`].
     fn handle(

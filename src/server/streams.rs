@@ -4,6 +4,8 @@
 //! it runs each stream with our executor, and every piece of an answer passes [`Counted`](super::exchange::Counted): a
 //! stream that was given a piece, is not done and asks for nothing more is waiting for the client. Dropping its task
 //! resets the stream and leaves the others alone.
+//!
+//! A tunnel (RFC 8441) has a task here as well, for what it sends; what it does not send in time is its own affair.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use super::activity::{Activity, Step};
+use super::activity::{Activity, OpenExchange, Step};
 use super::{Event, Handler};
 use crate::types::{clock, task};
 
@@ -45,6 +47,7 @@ where
         let watched = Watched {
             stream,
             home: self.clone(),
+            _open: self.activity.hold(),
             owed: false,
             timer: None,
         };
@@ -58,6 +61,8 @@ pin_project_lite::pin_project! {
         #[pin]
         stream: F,
         home: Streams<H>,
+        // The exchange is over with its answer; the stream may go on as a tunnel.
+        _open: OpenExchange,
         // Whether the last piece still waits for the client's window.
         owed: bool,
         timer: Option<Pin<Box<Sleep>>>,

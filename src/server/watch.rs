@@ -298,6 +298,7 @@ mod tests {
             max_streams: 100,
             max_control_frames: 100,
             max_resets: 200,
+            websockets: false,
         }
     }
 

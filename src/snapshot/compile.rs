@@ -20,7 +20,7 @@ use crate::store::Store;
 use crate::telemetry::{Metrics, log};
 use crate::tls;
 use crate::transform::{IdentityNames, Plan, Signer};
-use crate::upstream::Cluster;
+use crate::upstream::{Cluster, Upgrades};
 
 impl Snapshot {
     /// Compiles `config`. Live state is carried over from `previous` where its configuration is unchanged.
@@ -86,6 +86,7 @@ impl Compiler<'_> {
             generation: self.previous.map_or(1, |previous| previous.generation + 1),
             identity: IdentityNames::compile(self.config),
             max_in_flight: self.config.max_in_flight,
+            max_tunnels: self.config.max_tunnels,
             unrouted: self.metrics.route("", ""),
             config: Arc::clone(self.config),
             listeners,
@@ -274,13 +275,22 @@ impl Compiler<'_> {
             name: Arc::from(name),
             trust: Trust::compile(listen),
             caps: HeadCaps::compile(listen),
-            conn: Arc::new(ListenerLimits::compile(listen)),
+            conn: Arc::new(ListenerLimits::compile(listen, self.takes_websockets(name))),
             body_patience: (listen.body_timeout.0, listen.body_min_rate.0),
             metrics: self.metrics.listener(name),
             tls,
             limits,
             redirect_https: listen.redirect_https,
             unrouted: self.metrics.route(name, ""),
+        })
+    }
+
+    fn takes_websockets(&self, listener: &str) -> bool {
+        let mut routes = self.config.route.iter();
+        routes.any(|route| {
+            let here = route.listen.is_empty() || route.listen.iter().any(|name| name == listener);
+            let mut tokens = route.upgrade.iter();
+            here && tokens.any(|token| token.eq_ignore_ascii_case("websocket"))
         })
     }
 
@@ -385,6 +395,9 @@ impl Compiler<'_> {
         let guard = cors.as_ref().and_then(Option::as_ref);
         let csrf = Csrf::compile(route, guard, path, self.problems);
         let action = self.action(route, path, parts);
+        let upstream = route.upstream.as_ref();
+        let upstream = upstream.and_then(|name| self.config.upstream.get(name));
+        let upgrades = Upgrades::compile(route, upstream, path, self.problems);
         let revokes = self.revokes(route, path, parts);
         let limits = self.named_limits(&route.limits, &path.key("limits"), parts.limits);
         let (late, early): (Vec<_>, Vec<_>) = limits
@@ -402,6 +415,8 @@ impl Compiler<'_> {
             transform: transform?,
             action: action?,
             revokes: revokes?,
+            upgrades: upgrades?,
+            tunnel_metrics: (!route.upgrade.is_empty()).then(|| self.metrics.tunnels(name)),
             timeout: route.timeout.0,
             early_limits: Limits::new(early),
             late_limits: Limits::new(late),

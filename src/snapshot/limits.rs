@@ -38,6 +38,8 @@ pub struct ListenerLimits {
     pub max_control_frames: u32,
     /// Most streams that a client may reset in [`ListenerLimits::FLOOD_WINDOW`]; a quarter of that for young ones.
     pub max_resets: u32,
+    /// Whether a route of the listener takes WebSockets, so that HTTP/2 clients are told of extended CONNECT (RFC 8441).
+    pub websockets: bool,
 }
 
 impl ListenerLimits {
@@ -46,7 +48,7 @@ impl ListenerLimits {
 
     /// What the file says.
     #[must_use]
-    pub fn compile(listen: &config::Listen) -> Self {
+    pub fn compile(listen: &config::Listen, websockets: bool) -> Self {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Self {
             only: only(&listen.protocols),
@@ -64,6 +66,7 @@ impl ListenerLimits {
             max_streams: listen.max_streams,
             max_control_frames: listen.max_control_frames,
             max_resets: listen.max_resets,
+            websockets,
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::transform::{IdentityNames, Signer};
 use crate::types::{Reason, Rejection};
 use crate::upstream::Cluster;
 
+pub use crate::telemetry::metrics::OpenConnection;
 pub use explain::{Step, Verdict};
 pub use limits::ListenerLimits;
 pub use listener::Listener;
@@ -57,6 +58,8 @@ pub struct Snapshot {
     pub signer: Option<Arc<Signer>>,
     /// Most exchanges in flight in the process.
     pub max_in_flight: u32,
+    /// Most tunnels in the process.
+    pub max_tunnels: u32,
     unrouted: Arc<RouteMetrics>,
 }
 

@@ -15,11 +15,11 @@ use crate::config::EncodedSlash;
 use crate::cors::{Cors, Csrf, Site};
 use crate::limit::{Charges, KeyInputs, Limit, Limits};
 use crate::route::Head;
-use crate::telemetry::metrics::{AuthMetrics, RouteMetrics, UpstreamMetrics};
+use crate::telemetry::metrics::{AuthMetrics, RouteMetrics, TunnelMetrics, UpstreamMetrics};
 use crate::transform::Plan;
 use crate::types::body::Bounds;
 use crate::types::{Body, Dialect, Principal, Reason, Rejection, Response, Scheme, clock};
-use crate::upstream::Cluster;
+use crate::upstream::{Asked, Cluster, Upgrades};
 
 /// A route, compiled.
 #[derive(Debug)]
@@ -40,6 +40,10 @@ pub struct Policy {
     pub action: Action,
     /// What a good answer ends.
     pub revokes: Option<Revokes>,
+    /// Other protocols that a request may switch to; absent: none.
+    pub upgrades: Option<Upgrades>,
+    /// Metrics of what they become.
+    pub tunnel_metrics: Option<Arc<TunnelMetrics>>,
     /// Longest wait for the first byte of the response.
     pub timeout: Duration,
     pub(super) early_limits: Limits,
@@ -136,6 +140,15 @@ impl Policy {
             ));
         }
         Ok(())
+    }
+
+    /// Whether the protocol that was asked for is one of the route's.
+    #[must_use]
+    pub fn may_switch(&self, asked: Option<&Asked>) -> bool {
+        let (Some(upgrades), Some(asked)) = (&self.upgrades, asked) else {
+            return false;
+        };
+        upgrades.list(asked)
     }
 
     /// Refuses a body that announces itself as too large, before anybody is asked who sends it.

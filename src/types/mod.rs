@@ -6,6 +6,7 @@ pub mod client_cert;
 pub mod clock;
 pub mod conn_facts;
 pub mod dialect;
+pub mod drain;
 pub mod expiry;
 pub mod memo;
 pub mod principal;

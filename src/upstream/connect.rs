@@ -42,6 +42,15 @@ pub(super) struct Target {
     pub(super) verify: Option<Verify>,
 }
 
+/// What a connection is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Requests.
+    Requests,
+    /// A request for another protocol. Only such a connection can switch: elsewhere a 101 is an error.
+    Upgrade,
+}
+
 /// A connection that is ready for requests; its driver runs as a task of its own.
 pub(super) enum Opened {
     H1(http1::SendRequest<Body>),
@@ -79,10 +88,11 @@ impl Target {
         addresses: &[SocketAddr],
         turn: usize,
         patience: Duration,
+        purpose: Purpose,
     ) -> Result<(Opened, SocketAddr), ConnectError> {
         let opening = async {
             let (tcp, peer) = self.dial(addresses, turn, patience).await?;
-            Ok((self.shake_hands(tcp).await?, peer))
+            Ok((self.shake_hands(tcp, purpose).await?, peer))
         };
         match tokio::time::timeout(patience, opening).await {
             Ok(outcome) => outcome,
@@ -137,10 +147,10 @@ impl Target {
         })
     }
 
-    async fn shake_hands(&self, tcp: TcpStream) -> Result<Opened, ConnectError> {
+    async fn shake_hands(&self, tcp: TcpStream, purpose: Purpose) -> Result<Opened, ConnectError> {
         let h2 = self.address.scheme.is_h2();
         match (&self.verify, h2) {
-            (None, false) => open_h1(tcp).await,
+            (None, false) => open_h1(tcp, purpose).await,
             (None, true) => open_h2(tcp).await,
             (Some(verify), _) => {
                 let tls = self.secure(verify, tcp).await?;
@@ -151,7 +161,7 @@ impl Target {
                         "{}: the peer does not agree to HTTP/2 (ALPN)",
                         self.address
                     ))),
-                    (false, _) => open_h1(tls).await,
+                    (false, _) => open_h1(tls, purpose).await,
                 }
             }
         }
@@ -178,7 +188,7 @@ fn tune(tcp: &TcpStream) {
     let _ = socket2::SockRef::from(tcp).set_tcp_keepalive(&keepalive);
 }
 
-async fn open_h1<T>(io: T) -> Result<Opened, ConnectError>
+async fn open_h1<T>(io: T, purpose: Purpose) -> Result<Opened, ConnectError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -189,9 +199,14 @@ where
         .await
         .map_err(|error| ConnectError::new(format!("HTTP/1.1 handshake: {error}")))?;
     // Whoever waits for an answer learns of an error; the driver has nobody to tell.
-    drop(task::spawn("upstream h1 connection", async move {
-        let _ = connection.await;
-    }));
+    drop(match purpose {
+        Purpose::Requests => task::spawn("upstream h1 connection", async move {
+            let _ = connection.await;
+        }),
+        Purpose::Upgrade => task::spawn("upstream connection to switch", async move {
+            let _ = connection.with_upgrades().await;
+        }),
+    });
     Ok(Opened::H1(sender))
 }
 

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 
 use super::balance::Standing;
-use super::connect::{ConnectError, Opened, Target};
+use super::connect::{ConnectError, Opened, Purpose, Target};
 use super::counter::Counter;
 use super::health::{Health, State};
 use super::outlier::{Misconduct, Record, Verdict};
@@ -223,7 +223,10 @@ impl Endpoint {
     }
 
     /// Opens a connection. A name that was never resolved is resolved first.
-    pub(super) async fn open(&self) -> Result<(Opened, SocketAddr), ConnectError> {
+    pub(super) async fn open(
+        &self,
+        purpose: Purpose,
+    ) -> Result<(Opened, SocketAddr), ConnectError> {
         let patience = self.settings.connect_timeout;
         if !self.is_resolved() {
             let refresh = tokio::time::timeout(patience, self.refresh_addresses());
@@ -236,7 +239,7 @@ impl Endpoint {
         }
         let addresses = self.addresses.load_full();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let opened = self.target.open(&addresses, turn, patience).await;
+        let opened = self.target.open(&addresses, turn, patience, purpose).await;
         match opened {
             Ok(_) => self.connects.add(),
             Err(_) => self.connect_failures.add(),

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 
 use super::cluster::{Cluster, Fault};
-use super::connect::{Opened, Target};
+use super::connect::{Opened, Purpose, Target};
 use super::forward::{self, NoAnswer};
 use super::message;
 use super::pool::Pools;
@@ -207,7 +207,7 @@ pub(super) async fn once(
             .await
             .map_err(|error| connect(error.into_detail()))?;
         let (opened, _) = target
-            .open(&addresses, 0, timeout)
+            .open(&addresses, 0, timeout, Purpose::Requests)
             .await
             .map_err(|error| connect(error.into_detail()))?;
         read_whole(ask(opened, target, request).await?, cap).await

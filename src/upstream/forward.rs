@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::HOST;
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use hyper::body::Incoming;
 
 use super::balance::Visited;
@@ -18,6 +18,7 @@ use super::outlier::Misconduct;
 use super::patience;
 use super::pool::{Checkout, Loan, Pools, Shared, Want};
 use super::retry::{self, Lost, Tries};
+use super::upgrade::{Admitted, Switched, Tunnel};
 use crate::authz::Permit;
 use crate::types::body::{Failure, Fate, InFlight};
 use crate::types::{Body, BodyError, Reason, Rejection, Request, Response, clock};
@@ -50,6 +51,17 @@ pub struct Facts {
     pub first_byte: Duration,
 }
 
+/// A forward that failed: why, and what was tried.
+#[derive(Debug)]
+pub struct Failed {
+    /// The refusal.
+    pub why: Rejection,
+    /// The endpoint that was tried last, as written in the configuration.
+    pub endpoint: Option<Arc<str>>,
+    /// How many times the request was sent, or was to be sent.
+    pub attempts: u32,
+}
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum NoAnswer {
@@ -76,10 +88,40 @@ impl Pools {
         cluster: &Arc<Cluster>,
         request: &mut Request,
         options: &Forward,
-    ) -> Result<(Response, Facts), Rejection> {
-        self.exchange(cluster, request, options.timeout, options.fate.as_deref())
-            .await
-            .map_err(NoAnswer::into_rejection)
+    ) -> Result<(Response, Facts), Failed> {
+        let mut journey = Journey::new(self, cluster, options.fate.as_deref());
+        let answer = journey.finish(request, options.timeout).await;
+        answer.map_err(|why| journey.failed(why))
+    }
+
+    /// The same for a request for another protocol: the head of the answer, and the tunnel if both sides agreed to one.
+    ///
+    /// # Errors
+    /// As [`Pools::forward`].
+    pub async fn switch(
+        &self,
+        _permit: Permit,
+        cluster: &Arc<Cluster>,
+        request: &mut Request,
+        options: &Forward,
+        admitted: Admitted,
+    ) -> Result<(Response, Facts, Option<Tunnel>), Failed> {
+        let mut journey = Journey::new(self, cluster, None);
+        journey.admitted = Some(&admitted);
+        let answer = journey.finish(request, options.timeout).await;
+        let (response, facts) = answer.map_err(|why| journey.failed(why))?;
+        let Some(switched) = journey.switched.take() else {
+            let declined = admitted.decline(response.status());
+            return match declined {
+                Ok(()) => Ok((response, facts, None)),
+                Err(why) => Err(Failed {
+                    why,
+                    endpoint: Some(facts.endpoint),
+                    attempts: facts.attempts,
+                }),
+            };
+        };
+        Ok((response, facts, Some(admitted.tunnel(switched))))
     }
 
     /// [`Pools::forward`] without the proof, for requests of our own.
@@ -90,21 +132,9 @@ impl Pools {
         timeout: Duration,
         fate: Option<&Fate>,
     ) -> Result<(Response, Facts), NoAnswer> {
-        cluster.count_request();
-        let mut journey = Journey::new(self, cluster, fate);
-        let started = journey.now;
-        let arrived = {
-            let way = pin!(journey.travel(request));
-            patience::within(started, timeout, fate, way).await
-        };
-        let answer = match arrived {
-            Some(answer) => answer,
-            None => Err(journey.out_of_time(timeout)),
-        };
-        if let Err(NoAnswer::Upstream(fault, _)) = &answer {
-            cluster.count_failure(*fault);
-        }
-        answer
+        Journey::new(self, cluster, fate)
+            .finish(request, timeout)
+            .await
     }
 }
 
@@ -120,7 +150,12 @@ struct Journey<'a> {
     attempts: u32,
     /// Whom to blame if time runs out, and for what.
     at: Option<(&'a Arc<Endpoint>, Misconduct)>,
+    /// The endpoint that was chosen last.
+    last: Option<&'a Arc<Endpoint>>,
     over: Option<Arc<Shared>>,
+    /// What the client asks to switch to.
+    admitted: Option<&'a Admitted>,
+    switched: Option<Switched>,
 }
 
 /// What is needed to send a request without body again.
@@ -164,15 +199,40 @@ impl<'a> Journey<'a> {
             visited: Visited::default(),
             attempts: 0,
             at: None,
+            last: None,
             over: None,
+            admitted: None,
+            switched: None,
         }
+    }
+
+    /// The answer, in time.
+    async fn finish(
+        &mut self,
+        request: &mut Request,
+        timeout: Duration,
+    ) -> Result<(Response, Facts), NoAnswer> {
+        self.cluster.count_request();
+        let (started, fate) = (self.now, self.fate);
+        let arrived = {
+            let way = pin!(self.travel(request));
+            patience::within(started, timeout, fate, way).await
+        };
+        let answer = match arrived {
+            Some(answer) => answer,
+            None => Err(self.out_of_time(timeout)),
+        };
+        if let Err(NoAnswer::Upstream(fault, _)) = &answer {
+            self.cluster.count_failure(*fault);
+        }
+        answer
     }
 
     async fn travel(&mut self, request: &mut Request) -> Result<(Response, Facts), NoAnswer> {
         let copy = Copy::of(request, &self.tries);
         let host = self.host_of(request);
         let method = request.method().clone();
-        let mut want = Want::Any;
+        let mut want = self.wants(Want::Any);
         loop {
             let (endpoint, permit) = self.choose()?;
             let pool = self.pools.of(endpoint);
@@ -193,6 +253,9 @@ impl<'a> Journey<'a> {
             let scheme = endpoint.target().address.scheme;
             let host = host.as_ref().unwrap_or(endpoint.host());
             message::prepare(request, scheme, host).map_err(NoAnswer::Unfit)?;
+            if let Some(admitted) = self.admitted {
+                admitted.ask(request.headers_mut());
+            }
             endpoint.count_request();
             let leaving = std::mem::take(request);
             let sent = match &mut loan {
@@ -219,10 +282,17 @@ impl<'a> Journey<'a> {
             match (loss.how, whole) {
                 (Some(how), Some(whole)) if self.again(how) => {
                     *request = whole;
-                    want = Want::New;
+                    want = self.wants(Want::New);
                 }
                 _ => return Err(loss.why),
             }
+        }
+    }
+
+    fn wants(&self, usually: Want) -> Want {
+        match self.admitted {
+            None => usually,
+            Some(_) => Want::ToSwitch,
         }
     }
 
@@ -241,6 +311,7 @@ impl<'a> Journey<'a> {
         match cluster.choose(&mut self.visited, self.now) {
             Ok((endpoint, permit)) => {
                 self.at = Some((endpoint, Misconduct::Unreachable));
+                self.last = Some(endpoint);
                 Ok((endpoint, permit))
             }
             Err(NoChoice::AllOut) => Err(NoAnswer::Upstream(
@@ -288,14 +359,18 @@ impl<'a> Journey<'a> {
     }
 
     fn arrive(
-        &self,
+        &mut self,
         mut response: http::Response<Incoming>,
         trip: Trip<'_>,
         asked: &Method,
     ) -> Result<(Response, Facts), NoAnswer> {
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let judged = match self.admitted.filter(|_| switches) {
+            None => message::judge(&mut response, asked),
+            Some(admitted) => admitted.judge(&response),
+        };
         // The connection of a malformed answer goes with the loan.
-        message::judge(&mut response, asked)
-            .map_err(|why| NoAnswer::Upstream(Fault::Malformed, Cow::Borrowed(why)))?;
+        judged.map_err(|why| NoAnswer::Upstream(Fault::Malformed, Cow::Borrowed(why)))?;
         trip.endpoint.answered();
         let facts = Facts {
             endpoint: Arc::clone(trip.endpoint.label()),
@@ -304,12 +379,30 @@ impl<'a> Journey<'a> {
             connect: trip.connect,
             first_byte: clock::now().saturating_duration_since(self.started),
         };
+        if switches {
+            self.switched = Some(Switched {
+                upstream: hyper::upgrade::on(&mut response),
+                _permit: trip.permit,
+            });
+            let (mut head, _) = response.into_parts();
+            head.extensions.clear();
+            return Ok((Response::from_parts(head, Body::empty()), facts));
+        }
         let (head, incoming) = response.into_parts();
         let body = Body::incoming(incoming)
             .patient(self.cluster.body_timeout())
             .leased(trip.loan.into_lease())
             .counted(trip.permit);
         Ok((Response::from_parts(head, body), facts))
+    }
+
+    /// What is to be told of a journey that came to nothing.
+    fn failed(&self, why: NoAnswer) -> Failed {
+        Failed {
+            why: why.into_rejection(),
+            endpoint: self.last.map(|endpoint| Arc::clone(endpoint.label())),
+            attempts: self.attempts,
+        }
     }
 
     fn out_of_time(&self, timeout: Duration) -> NoAnswer {

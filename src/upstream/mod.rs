@@ -18,6 +18,7 @@ mod patience;
 mod pool;
 mod retry;
 mod tls;
+mod upgrade;
 
 #[cfg(test)]
 mod tests;
@@ -26,5 +27,6 @@ pub use cluster::{Cluster, Fault};
 pub use counter::Counter;
 pub use endpoint::Endpoint;
 pub use fetch::{FetchError, FetchErrorKind, FetchUrl, fetch_url};
-pub use forward::{Facts, Forward};
+pub use forward::{Facts, Failed, Forward};
 pub use pool::Pools;
+pub use upgrade::{Admitted, Asked, Direction, Ended, GOING_AWAY, Leave, Tunnel, Upgrades};

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use parking_lot::Mutex;
 
-use super::connect::{ConnectError, Opened};
+use super::connect::{ConnectError, Opened, Purpose};
 use super::endpoint::Endpoint;
 use crate::types::body::Lease;
 use crate::types::{Body, clock, task};
@@ -111,6 +111,8 @@ pub(super) enum Want {
     Any,
     /// One that nobody closed as idle: a new one, where connections are not shared.
     New,
+    /// A new one that may switch to another protocol, and never comes back.
+    ToSwitch,
 }
 
 impl Pools {
@@ -196,6 +198,9 @@ impl Pool {
         now: Instant,
     ) -> Result<Checkout, ConnectError> {
         if endpoint.target().address.scheme.is_h2() {
+            if want == Want::ToSwitch {
+                return Err(ConnectError::new("HTTP/2 does not switch protocols"));
+            }
             return match self.at_hand(endpoint, now) {
                 AtHand::Room(loan) => Ok(Checkout::reused(loan)),
                 at_hand => Box::pin(self.share(endpoint, at_hand)).await,
@@ -208,7 +213,7 @@ impl Pool {
                 self.lend_exclusive(connection),
             )));
         }
-        Box::pin(self.open_exclusive(endpoint)).await
+        Box::pin(self.open_exclusive(endpoint, want)).await
     }
 
     fn lend_exclusive(self: Arc<Self>, mut connection: Box<Exclusive>) -> Box<Exclusive> {
@@ -236,17 +241,22 @@ impl Pool {
     async fn open_exclusive(
         self: Arc<Self>,
         endpoint: &Endpoint,
+        want: Want,
     ) -> Result<Checkout, ConnectError> {
         let before = clock::now();
         let generation = endpoint.generation();
-        let (opened, peer) = endpoint.open().await?;
+        let (purpose, home) = match want {
+            Want::Any | Want::New => (Purpose::Requests, Some(self)),
+            Want::ToSwitch => (Purpose::Upgrade, None),
+        };
+        let (opened, peer) = endpoint.open(purpose).await?;
         let Opened::H1(sender) = opened else {
             return Err(ConnectError::new("HTTP/2 where HTTP/1.1 was meant"));
         };
         let now = clock::now();
         let connection = Box::new(Exclusive {
             sender,
-            home: Some(self),
+            home,
             place: Place { peer, generation },
             idle_since: now,
         });
@@ -301,7 +311,7 @@ impl Pool {
     async fn open_shared(&self, endpoint: &Endpoint) -> Result<Checkout, ConnectError> {
         let before = clock::now();
         let generation = endpoint.generation();
-        let (opened, peer) = endpoint.open().await?;
+        let (opened, peer) = endpoint.open(Purpose::Requests).await?;
         let Opened::H2 {
             sender,
             max_streams,

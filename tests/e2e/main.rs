@@ -82,6 +82,8 @@ mod smuggling;
 mod mutations;
 // The door: refusals before a request exists, memory and descriptors that run out.
 mod hardening;
+// WebSockets and other protocols that a connection switches to.
+mod upgrade;
 // Abuse of HTTP/2 against the real binary: memory, and a witness.
 mod h2_abuse;
 // Configurations that take over, or do not, while requests pass.

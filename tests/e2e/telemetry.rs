@@ -256,8 +256,48 @@ async fn the_access_log_is_a_json_line_a_request_without_secrets() {
         (&line["reason"], &line["status"]),
         (&"credential_malformed".into(), &401.into())
     );
-    assert_eq!(by_id(&answer_3)["reason"], "upstream_unreachable");
+    let line = by_id(&answer_3);
+    assert_eq!(line["reason"], "upstream_unreachable");
+    assert!(
+        line["endpoint"]
+            .as_str()
+            .is_some_and(|one| one.starts_with("http://127.0.0.1:"))
+    );
+    assert!(
+        line["attempts"]
+            .as_u64()
+            .is_some_and(|attempts| attempts > 0)
+    );
     assert_eq!(by_id(&answer_4)["reason"], "no_route");
+}
+
+#[tokio::test]
+async fn connections_count_while_they_are_open() {
+    let origin = origin::http().run().await;
+    let gateway = open_to(&origin).run().await;
+    for via in Via::ALL {
+        let listener = if via.is_tls() { "secure" } else { "plain" };
+        let protocol = if via.is_h2() { "h2" } else { "h1" };
+        let labels = [("listener", listener), ("protocol", protocol)];
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let mut client = gateway.connect(via).await;
+            assert_eq!(client.send(get("/")).await.status, 200);
+            clients.push(client);
+        }
+        gateway
+            .counted("vestibule_connections_open", &labels, 2.0)
+            .await;
+        for client in clients {
+            client.hang_up();
+        }
+        gateway
+            .counted("vestibule_connections_open", &labels, 0.0)
+            .await;
+        gateway
+            .counted("vestibule_connections_total", &labels, 2.0)
+            .await;
+    }
 }
 
 /// R16, the part that needs no full disk: nobody reads the log, and requests go on.

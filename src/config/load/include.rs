@@ -26,6 +26,7 @@ pub(super) const MAIN_ONLY: &[&str] = &[
     "limits",
     "log",
     "max_in_flight",
+    "max_tunnels",
     "max_memory",
     "state_dir",
     "store",

@@ -47,6 +47,7 @@ pub(super) fn limits() -> ListenerLimits {
         max_streams: 100,
         max_control_frames: 100,
         max_resets: 200,
+        websockets: false,
     }
 }
 
@@ -67,6 +68,9 @@ struct Echo {
 
 impl Handler for Echo {
     type Body = Body;
+    type Presence = ();
+
+    fn present(&self, _: usize, _: Protocol) {}
 
     async fn handle(
         self: Arc<Self>,

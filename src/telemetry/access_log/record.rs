@@ -76,6 +76,8 @@ pub struct Record<'a> {
     pub first_byte: Option<Duration>,
     /// How it ended.
     pub outcome: Outcome,
+    /// How a tunnel ended, in a word.
+    pub ended: Option<&'a str>,
     /// The client's `User-Agent`, as sent.
     pub user_agent: Option<&'a [u8]>,
 }
@@ -177,6 +179,7 @@ impl Record<'_> {
             object.plain("first_byte_us", wait.as_micros());
         }
         object.plain_text("outcome", self.outcome.as_str());
+        object.text_if("ended", self.ended, SHORT);
     }
 }
 

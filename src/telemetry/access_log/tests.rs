@@ -48,6 +48,7 @@ fn record() -> Record<'static> {
         duration: Duration::from_micros(1_234),
         first_byte: None,
         outcome: Outcome::Complete,
+        ended: None,
         user_agent: None,
     }
 }

@@ -50,6 +50,23 @@ pub struct ListenerMetrics {
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
 
+/// A connection that is counted as open.
+#[derive(Debug)]
+pub struct OpenConnection {
+    listener: Arc<ListenerMetrics>,
+    protocol: Protocol,
+}
+
+/// The tunnels of one route: requests that switched to another protocol.
+#[derive(Debug)]
+pub struct TunnelMetrics {
+    route: Arc<str>,
+    open: AtomicI64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    ended: Mutex<BTreeMap<&'static str, u64>>,
+}
+
 #[derive(Debug, Default)]
 struct Connections {
     open: AtomicI64,
@@ -175,16 +192,16 @@ impl ListenerMetrics {
         }
     }
 
-    /// A connection speaks HTTP now; [`Self::closed`] must follow.
-    pub fn opened(&self, protocol: Protocol) {
+    /// A connection speaks HTTP now, until what is returned is dropped.
+    #[must_use]
+    pub fn open(self: &Arc<Self>, protocol: Protocol) -> OpenConnection {
         let connections = self.of(protocol);
         connections.open.fetch_add(1, Ordering::Relaxed);
         connections.total.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A connection that was opened has ended.
-    pub fn closed(&self, protocol: Protocol) {
-        self.of(protocol).open.fetch_sub(1, Ordering::Relaxed);
+        OpenConnection {
+            listener: Arc::clone(self),
+            protocol,
+        }
     }
 
     /// A TLS handshake failed or took too long.
@@ -202,6 +219,46 @@ impl ListenerMetrics {
             Protocol::Http1 => &self.http1,
             Protocol::Http2 => &self.http2,
         }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let connections = self.listener.of(self.protocol);
+        connections.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl TunnelMetrics {
+    pub(super) fn new(route: &Arc<str>) -> Self {
+        Self {
+            route: Arc::clone(route),
+            open: AtomicI64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            ended: Mutex::default(),
+        }
+    }
+
+    /// A tunnel begins; [`Self::ended`] must follow.
+    pub fn opened(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A tunnel has ended; `how` is a word of the code.
+    pub fn ended(&self, how: &'static str) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        *self.ended.lock().entry(how).or_default() += 1;
+    }
+
+    /// Bytes came from the client.
+    pub fn passed_in(&self, bytes: u64) {
+        self.bytes_in.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes came from the upstream.
+    pub fn passed_out(&self, bytes: u64) {
+        self.bytes_out.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
@@ -321,6 +378,34 @@ pub(super) fn listener_families(listeners: &[Arc<ListenerMetrics>]) -> Vec<Famil
         );
     }
     vec![open, total, refused, handshakes]
+}
+
+pub(super) fn tunnel_families(tunnels: &[Arc<TunnelMetrics>]) -> Vec<Family> {
+    let mut open = Family::gauge(
+        "vestibule_tunnels_open",
+        "Switched protocols (WebSocket and others) under way.",
+    );
+    let mut bytes = Family::counter(
+        "vestibule_tunnel_bytes_total",
+        "Bytes passed by tunnels, by direction: in is from the client.",
+    );
+    let mut ended = Family::counter(
+        "vestibule_tunnels_ended_total",
+        "Tunnels that have ended, by how.",
+    );
+    for handle in tunnels {
+        let route = ("route", &*handle.route);
+        let now = handle.open.load(Ordering::Relaxed);
+        open.count(&[route], u64::try_from(now).unwrap_or(0));
+        for (direction, count) in [("in", &handle.bytes_in), ("out", &handle.bytes_out)] {
+            let labels = [route, ("direction", direction)];
+            bytes.count(&labels, count.load(Ordering::Relaxed));
+        }
+        for (how, count) in handle.ended.lock().iter() {
+            ended.count(&[route, ("how", how)], *count);
+        }
+    }
+    vec![open, bytes, ended]
 }
 
 pub(super) fn upstream_families(upstreams: &[Arc<UpstreamMetrics>]) -> Vec<Family> {

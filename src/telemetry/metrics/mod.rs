@@ -22,7 +22,9 @@ use std::time::SystemTime;
 
 use prometheus::TextEncoder;
 
-pub use handles::{AuthMetrics, ListenerMetrics, RouteMetrics, UpstreamMetrics};
+pub use handles::{
+    AuthMetrics, ListenerMetrics, OpenConnection, RouteMetrics, TunnelMetrics, UpstreamMetrics,
+};
 pub use samples::{
     CertificateSample, ConfirmationSample, EndpointSample, IssuerSample, LimitSample, Samples,
     StoreSample, UpstreamSample,
@@ -44,6 +46,7 @@ pub struct Metrics {
     auth: InUse<Arc<str>, AuthMetrics>,
     listeners: InUse<Arc<str>, ListenerMetrics>,
     upstreams: InUse<Arc<str>, UpstreamMetrics>,
+    tunnels: InUse<Arc<str>, TunnelMetrics>,
 }
 
 impl Metrics {
@@ -56,6 +59,7 @@ impl Metrics {
             auth: InUse::default(),
             listeners: InUse::default(),
             upstreams: InUse::default(),
+            tunnels: InUse::default(),
         })
     }
 
@@ -86,6 +90,13 @@ impl Metrics {
     pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
         self.upstreams
             .find_or_make(&Arc::from(name), |name| UpstreamMetrics::new(name))
+    }
+
+    /// The handle of the tunnels of one route.
+    #[must_use]
+    pub fn tunnels(&self, route: &str) -> Arc<TunnelMetrics> {
+        self.tunnels
+            .find_or_make(&Arc::from(route), TunnelMetrics::new)
     }
 
     /// A task ended in a panic.
@@ -143,6 +154,7 @@ impl Metrics {
         add(handles::auth_families(&self.auth.each()));
         add(handles::listener_families(&self.listeners.each()));
         add(handles::upstream_families(&self.upstreams.each()));
+        add(handles::tunnel_families(&self.tunnels.each()));
         add(samples.families());
         add(own_process::families());
         families.sort_by(|one, other| one.family.name().cmp(other.family.name()));

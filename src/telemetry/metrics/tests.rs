@@ -106,13 +106,13 @@ fn full() -> (Arc<Metrics>, Vec<Arc<dyn std::any::Any>>) {
     auth.accepted();
     auth.refused(Reason::TokenExpired, &id('a'), at(7));
     let listener = metrics.listener("public");
-    listener.opened(Protocol::Http2);
+    let open = Arc::new(listener.open(Protocol::Http2));
     listener.refused("too_many");
     listener.handshake_failed();
     let upstream = metrics.upstream("api");
     upstream.answered_after(QUICK);
     metrics.config_in_force(1, at(1_700_000_000));
-    (metrics, vec![route, auth, listener, upstream])
+    (metrics, vec![route, auth, listener, upstream, open])
 }
 
 mod text {
@@ -198,8 +198,7 @@ mod text {
     #[test]
     fn connections_are_counted_by_listener_and_protocol() {
         let (metrics, _handles) = full();
-        metrics.listener("public").opened(Protocol::Http2);
-        metrics.listener("public").closed(Protocol::Http2);
+        drop(metrics.listener("public").open(Protocol::Http2));
         let text = metrics.render(&Samples::default());
         for line in [
             r#"vestibule_connections_open{listener="public",protocol="h2"} 1"#,

@@ -185,6 +185,8 @@ reasons! {
     BadTarget = "bad_target", BAD_REQUEST, 3, Client;
     /// The expectation cannot be met.
     BadExpectation = "bad_expectation", EXPECTATION_FAILED, 3, Client;
+    /// The request for another protocol is malformed.
+    BadUpgrade = "bad_upgrade", BAD_REQUEST, 3, Client;
     /// The forwarding headers of the proxy in front are malformed.
     BadForwarding = "bad_forwarding", BAD_REQUEST, 3, Client;
     /// Nothing is served here.
@@ -273,6 +275,8 @@ reasons! {
     UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, 4, Upstream;
     /// The call did not end within the time that its caller gave it.
     DeadlineExceeded = "deadline_exceeded", GATEWAY_TIMEOUT, 4, Client;
+    /// The backend did not switch protocols.
+    UpgradeRefused = "upgrade_refused", BAD_GATEWAY, 14, Upstream;
     /// Something went wrong in the gateway.
     Internal = "internal", INTERNAL_SERVER_ERROR, 13, Gateway;
 }

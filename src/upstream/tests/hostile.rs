@@ -159,7 +159,7 @@ async fn endless_interim_answers_are_given_up_at_the_deadline() {
         .forward(for_tests(), &cluster, &mut get(), &options)
         .await
         .unwrap_err();
-    assert_eq!(refusal.reason(), Reason::UpstreamTimeout);
+    assert_eq!(refusal.why.reason(), Reason::UpstreamTimeout);
     assert_eq!((pools.connections(), cluster.in_flight()), (0, 0));
 }
 

@@ -239,6 +239,7 @@ pub(super) async fn forward(
     pools
         .forward(for_tests(), cluster, &mut request, options)
         .await
+        .map_err(|failed| failed.why)
 }
 
 /// Sends, and reads the answer to its end.

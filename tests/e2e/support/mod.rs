@@ -14,6 +14,7 @@ pub mod raw;
 pub mod redis;
 pub mod streams;
 pub mod token;
+pub mod websocket;
 
 use std::time::{Duration, Instant};
 

@@ -109,6 +109,11 @@ impl Gate {
         self.0.add_permits(1_000_000);
     }
 
+    /// Waits until it is open.
+    pub async fn opened(&self) {
+        self.pass().await;
+    }
+
     async fn pass(&self) {
         self.0.acquire().await.expect("never closed").forget();
     }

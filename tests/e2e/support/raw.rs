@@ -64,6 +64,14 @@ impl Dialogue {
         bytes
     }
 
+    /// What comes next; empty at the end.
+    pub async fn some(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; 16 << 10];
+        let read = soon("something is read", self.stream.read(&mut bytes)).await;
+        bytes.truncate(read.unwrap_or(0));
+        bytes
+    }
+
     /// Reads one answer with a Content-Length: head, then body.
     pub async fn answer(&mut self) -> String {
         let head = String::from_utf8(self.until("\r\n\r\n").await).unwrap();

@@ -1,4 +1,4 @@
-//! The stop: connections are told once to finish, and once more to end.
+//! The stop: connections are told once to finish, tunnels to take leave, and what is left to end.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -19,6 +19,8 @@ pub enum Stage {
     Serving,
     /// Nothing new is accepted; what is in flight is finished.
     Draining,
+    /// The limit is near: what has no end of its own takes leave.
+    Parting,
     /// What is left is cut off.
     Aborting,
 }
@@ -40,11 +42,11 @@ struct Shared {
 
 /// A connection that the drain waits for.
 #[derive(Debug)]
-pub(super) struct Guest(Arc<Shared>);
+pub struct Guest(Arc<Shared>);
 
 /// Wakes one task when the stage changes. A look at the stage costs one atomic load; only the first one takes a lock.
 #[derive(Debug)]
-pub(super) struct Ear {
+pub struct Ear {
     shared: Arc<Shared>,
     id: Option<u64>,
 }
@@ -78,9 +80,16 @@ impl Drain {
         self.shared.reach(Stage::Aborting);
     }
 
-    /// Waits until all connections have ended. After `patience` the rest is cut off; says how many that were.
+    /// Waits until all connections have ended. Shortly before `patience` is over tunnels are told to take leave, and
+    /// with it the rest is cut off; says how many that were.
     pub async fn wait_idle(&self, patience: Duration) -> usize {
-        if tokio::time::timeout(patience, self.empty()).await.is_ok() {
+        let farewell = FAREWELL.min(patience / 4);
+        let empty = |within| tokio::time::timeout(within, self.empty());
+        if empty(patience - farewell).await.is_ok() {
+            return 0;
+        }
+        self.shared.reach(Stage::Parting);
+        if empty(farewell).await.is_ok() {
             return 0;
         }
         let left = self.live();
@@ -98,12 +107,16 @@ impl Drain {
         }
     }
 
-    pub(super) fn enter(&self) -> Guest {
+    /// Counts a connection until the guest is dropped.
+    #[must_use]
+    pub fn enter(&self) -> Guest {
         self.shared.live.fetch_add(1, Ordering::AcqRel);
         Guest(Arc::clone(&self.shared))
     }
 
-    pub(super) fn ear(&self) -> Ear {
+    /// Something to hear of the stages by.
+    #[must_use]
+    pub fn ear(&self) -> Ear {
         Ear {
             shared: Arc::clone(&self.shared),
             id: None,
@@ -116,6 +129,7 @@ impl Shared {
         match self.stage.load(Ordering::Acquire) {
             0 => Stage::Serving,
             1 => Stage::Draining,
+            2 => Stage::Parting,
             _ => Stage::Aborting,
         }
     }
@@ -139,7 +153,7 @@ impl Drop for Guest {
 
 impl Ear {
     /// The stage; the task of `cx` is woken when it changes. Always called from one and the same task.
-    pub(super) fn stage(&mut self, cx: &Context<'_>) -> Stage {
+    pub fn stage(&mut self, cx: &Context<'_>) -> Stage {
         if self.id.is_none() {
             let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
             self.shared.ears.lock().insert(id, cx.waker().clone());
@@ -149,7 +163,7 @@ impl Ear {
     }
 
     /// Runs `future` until it ends or `stage` is reached; `None` then.
-    pub(super) async fn until<F: Future>(&mut self, stage: Stage, future: F) -> Option<F::Output> {
+    pub async fn until<F: Future>(&mut self, stage: Stage, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         poll_fn(|cx| {
             if self.stage(cx) >= stage {
@@ -168,6 +182,9 @@ impl Drop for Ear {
         }
     }
 }
+
+/// How long tunnels have to take leave, at most.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
