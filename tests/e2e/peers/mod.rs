@@ -19,6 +19,7 @@ mod promtool;
 mod slowhttptest;
 mod sslscan;
 mod tap;
+mod websockets;
 
 use vestibule::demo::backend::{self, Backend, Settings};
 use vestibule::demo::keys::Signing;
