@@ -198,8 +198,9 @@ async fn run(
         exchange.preflight();
         return Ok(answer); // a preflight carries no credentials
     }
+    let since = exchange.ended_credentials();
     let principal = identify(gateway, policy, exchange, request).await?;
-    exchange.principal(&principal);
+    exchange.principal(policy, &principal, since);
     let (method, headers) = (request.method(), request.headers());
     policy.check_csrf(&principal, &client, &head, method, headers)?;
     let charges = exchange.charges();
@@ -279,9 +280,16 @@ async fn run(
         .transform
         .response(response.headers_mut(), client.scheme);
     let mut response = policy.transform.response_body(response, answer_in);
+    let has_trailers = exchange.conn().protocol == Protocol::Http2;
+    let words = |exchange: &Exchange, response: &Response| {
+        deadline::last_words(response, answer_in, has_trailers, exchange.id())
+    };
+    if exchange.is_bound() {
+        let words = words(exchange, &response);
+        exchange.last_words(words); // for the end of the credential
+    }
     if let Some(at) = deadline {
-        let has_trailers = exchange.conn().protocol == Protocol::Http2;
-        let words = deadline::last_words(&response, answer_in, has_trailers, exchange.id());
+        let words = words(exchange, &response);
         let body = response.body_mut();
         body.expire(at, Reason::DeadlineExceeded, words);
     }

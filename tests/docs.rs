@@ -417,6 +417,7 @@ fn rendered() -> Families {
     let metrics = Metrics::new();
     let route = metrics.route("public", "login");
     route.observe(&Method::GET, StatusCode::OK, Duration::from_millis(1));
+    route.lapsed("expired");
     let auth = metrics.auth("main");
     auth.accepted();
     let listener = metrics.listener("public");

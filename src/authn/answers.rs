@@ -16,6 +16,7 @@ use moka::policy::EvictionPolicy;
 use serde_json::{Map, Value};
 
 use super::cache::{Fingerprint, fingerprint, weight};
+use crate::types::principal::Mark;
 use crate::types::{PrincipalFacts, Reason};
 
 /// The answers of one backend.
@@ -203,7 +204,10 @@ impl Answers {
             Err(NoWord::Unavailable(_)) => &self.tally.unavailable,
         };
         cell.fetch_add(1, Ordering::Relaxed);
-        let answer = answer.map_err(Unkept::No)?;
+        let mut answer = answer.map_err(Unkept::No)?;
+        if let Some(mark) = &mut answer.facts.mark {
+            mark.credential = *credential;
+        }
         let confirmed = Arc::new(Confirmed {
             owner: answer.owner,
             facts: Arc::new(answer.facts),
@@ -237,7 +241,7 @@ impl Answers {
 /// A good answer, as it was read.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// Whose the credential is.
+    /// Whose the credential is; its mark is completed when it is kept.
     pub(super) facts: PrincipalFacts,
     /// Under which names it can be evicted.
     pub(super) owner: Owner,
@@ -257,6 +261,24 @@ pub(super) struct Owner {
 }
 
 impl Owner {
+    /// The mark of such a credential, which `keeper` learns the end of.
+    pub(super) fn mark(
+        &self,
+        keeper: &Arc<str>,
+        credential: Fingerprint,
+        issued: f64,
+        leeway: Duration,
+    ) -> Mark {
+        Mark {
+            keeper: Arc::clone(keeper),
+            credential,
+            user: self.user,
+            login: self.login,
+            issued,
+            leeway,
+        }
+    }
+
     /// Of a token or an answer with these claims: `sub` and `sid`, which logout tokens name too.
     pub(super) fn of(claims: &Map<String, Value>) -> Self {
         let text = |name: &str| claims.get(name).and_then(Value::as_str);

@@ -86,6 +86,7 @@ impl Authorities {
     ) -> Self {
         let mut authorities = Self {
             relay: previous.and_then(|previous| previous.relay.clone()),
+            vigils: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.vigils)),
             ..Self::default()
         };
         let state_dir = state_dir(config, problems);

@@ -2,7 +2,7 @@
 //!
 //! What the caller may do is decided in `authz`. The parts: `extract` finds the credential, `jwt` judges tokens, `jwks`
 //! keeps the keys, `introspection` and `session` ask issuers and backends, `cache` and `answers` remember, `revoke` and
-//! `ending` make them forget, `logout` takes an issuer's word that somebody has logged out; `extract`, `jwt` and the
+//! `ending` make them forget, `vigil` ends streams with their credentials, `logout` takes an issuer's word that somebody has logged out; `extract`, `jwt` and the
 //! decisions of `jwks` are pure.
 //!
 //! The law of the room: a bad credential is 401, more than one is 400, and an issuer or backend that cannot be asked is
@@ -17,6 +17,7 @@ pub mod jwt;
 pub mod logout;
 pub mod revoke;
 pub mod session;
+pub mod vigil;
 
 mod all;
 mod answers;
@@ -51,6 +52,7 @@ pub use jwt::verify::{SelfTestFailed, self_test};
 pub use logout::Logout;
 pub use revoke::{Ended, Relay, Revocation};
 pub use session::Session;
+pub use vigil::{Lapse, Vigil, Vigils};
 
 /// Everybody who can vouch for a caller, by name. Live: carried over by a reload where the configuration is equal.
 #[derive(Debug, Default)]
@@ -61,6 +63,8 @@ pub struct Authorities {
     pub sessions: BTreeMap<String, Arc<Session>>,
     /// Names that are written, but could not be compiled.
     broken: BTreeSet<String>,
+    /// Who waits for credentials to end.
+    vigils: Arc<Vigils>,
     /// Who tells other replicas what was revoked here; nobody, where there is one replica.
     relay: Option<Arc<dyn Relay>>,
 }
@@ -322,6 +326,14 @@ impl Authorities {
         } else if let Some(session) = self.sessions.get(&*revocation.source) {
             session.revoke(revocation).await;
         }
+        // Last: a stream that is opened now is judged by what was remembered above.
+        self.vigils.tell(revocation);
+    }
+
+    /// Who waits for credentials to end.
+    #[must_use]
+    pub fn vigils(&self) -> &Arc<Vigils> {
+        &self.vigils
     }
 
     /// Tells `relay` of everything that is revoked here from now on.

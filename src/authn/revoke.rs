@@ -194,7 +194,7 @@ impl Revoked {
     }
 }
 
-fn unix(at: SystemTime) -> f64 {
+pub(super) fn unix(at: SystemTime) -> f64 {
     at.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())
 }

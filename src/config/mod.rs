@@ -41,7 +41,7 @@ pub use listen::{Certificate, HttpVersion, KeyPair, Listen, Tls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub use route::{
     BackchannelLogout, Bearer, Cookies, Cors, Edit, Edits, EncodedSlash, GrpcWeb, Publish,
-    Redirect, Respond, Revokes, Rewrite, Route, SameSite, Test,
+    Redirect, Respond, Revokes, Rewrite, Route, SameSite, StreamAuth, Test,
 };
 pub use secret::{Secret, SecretError};
 pub use session::{Probe, Session, SessionMap};

@@ -94,6 +94,9 @@ pub struct Route {
     /// Longest time without a byte in either direction, once the protocol is switched.
     #[serde(default = "five_minutes")]
     pub upgrade_idle_timeout: Span,
+    /// Whether streams and tunnels end with the credential that opened them.
+    #[serde(default)]
+    pub stream_auth: StreamAuth,
     /// Header edits.
     #[serde(default)]
     pub headers: Edits,
@@ -261,6 +264,17 @@ pub enum SameSite {
     Strict,
     /// All; only together with `Secure`.
     None,
+}
+
+/// How long a stream or a tunnel may go on, with regard to the credential that opened it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamAuth {
+    /// It ends when the credential expires or is revoked.
+    #[default]
+    Bound,
+    /// It goes on: the credential was good when it began.
+    Free,
 }
 
 /// Header edits of both directions.

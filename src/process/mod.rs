@@ -150,6 +150,7 @@ pub fn start(source: Source) -> Result<Running, StartError> {
     let sockets = bind::listeners(&config, workers)?;
     let (access_log, access_log_guard) =
         AccessLog::start(&config.log).map_err(StartError::Resource)?;
+    let vigils = Arc::clone(snapshot.authorities.vigils());
     let house = Arc::new(House {
         shared: Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -157,6 +158,7 @@ pub fn start(source: Source) -> Result<Running, StartError> {
                 metrics: Arc::clone(&metrics),
                 access_log: access_log.clone(),
                 decisions: Arc::new(Decisions::default()),
+                vigils,
             }),
             in_flight: Arc::new(Gauge::default()),
             tunnels: Arc::new(Gauge::default()),

@@ -12,7 +12,7 @@ use super::{Listener, ListenerLimits};
 use crate::authn::{Authn, Authorities, Logout, Revokes};
 use crate::authz;
 use crate::client_ip::Trust;
-use crate::config::{self, Auth, Config, ConfigError, KeyPath, Problems};
+use crate::config::{self, Auth, Config, ConfigError, KeyPath, Problems, StreamAuth};
 use crate::cors::{Cors, Csrf};
 use crate::limit::{Limit, Limits, Use};
 use crate::route::{HeadCaps, RouteMatch, Table};
@@ -417,6 +417,7 @@ impl Compiler<'_> {
             revokes: revokes?,
             upgrades: upgrades?,
             tunnel_metrics: (!route.upgrade.is_empty()).then(|| self.metrics.tunnels(name)),
+            binds_streams: route.stream_auth == StreamAuth::Bound,
             timeout: route.timeout.0,
             early_limits: Limits::new(early),
             late_limits: Limits::new(late),

@@ -26,6 +26,7 @@ use crate::transform::{IdentityNames, Signer};
 use crate::types::{Reason, Rejection};
 use crate::upstream::Cluster;
 
+pub use crate::authn::{Lapse, Vigil, Vigils};
 pub use crate::telemetry::metrics::OpenConnection;
 pub use explain::{Step, Verdict};
 pub use limits::ListenerLimits;

@@ -44,6 +44,8 @@ pub struct Policy {
     pub upgrades: Option<Upgrades>,
     /// Metrics of what they become.
     pub tunnel_metrics: Option<Arc<TunnelMetrics>>,
+    /// Whether streams end with the credential that opened them.
+    pub binds_streams: bool,
     /// Longest wait for the first byte of the response.
     pub timeout: Duration,
     pub(super) early_limits: Limits,

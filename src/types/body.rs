@@ -30,6 +30,8 @@ pub struct Body {
     guard: Option<Box<Guard>>,
     /// Becomes a guard at the first wait.
     patience: Option<Duration>,
+    /// When the reader is to be woken, though nothing came.
+    alarm: Option<Instant>,
     filter: Option<Box<Filtering>>,
     expiry: Option<Box<Expiry>>,
     lease: Option<Box<dyn Lease>>,
@@ -180,6 +182,8 @@ struct Guard {
     fate: Arc<Fate>,
     started: Instant,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// When the wait under way has been too long.
+    ends: Instant,
     waiting: bool,
 }
 
@@ -252,6 +256,7 @@ impl Body {
             source,
             guard: None,
             patience: None,
+            alarm: None,
             filter: None,
             expiry: None,
             lease: None,
@@ -265,11 +270,13 @@ impl Body {
             return None;
         }
         let fate = Arc::new(Fate::default());
+        let started = clock::now();
         self.guard = Some(Box::new(Guard {
             bounds,
             fate: Arc::clone(&fate),
-            started: clock::now(),
+            started,
             deadline: None,
+            ends: started,
             waiting: false,
         }));
         Some(fate)
@@ -297,6 +304,12 @@ impl Body {
     pub fn expired(&self) -> Option<Reason> {
         let expiry = self.expiry.as_ref().filter(|expiry| expiry.is_over());
         expiry.map(|expiry| expiry.reason())
+    }
+
+    /// Wakes a reader that waits at `at`, once, though nothing came. Only for a body that is patient or guarded: the wait
+    /// has a timer then, and this costs none of its own.
+    pub fn wake_at(&mut self, at: Instant) {
+        self.alarm = Some(at);
     }
 
     /// Passes every frame through `filter`; the length is unknown from then on.
@@ -342,6 +355,15 @@ impl Body {
         tokio::time::timeout(patience, reading)
             .await
             .unwrap_or(false)
+    }
+
+    /// The bytes of a body that is known already; none of one that is still to come.
+    #[must_use]
+    pub fn at_hand(self) -> Bytes {
+        match self.source {
+            Source::Full(ref bytes) => bytes.clone(),
+            Source::Empty | Source::Incoming(_) | Source::Ended => Bytes::new(),
+        }
     }
 
     /// Whether no byte will come.
@@ -416,7 +438,7 @@ impl Body {
         let frame = match (polled, &mut self.guard) {
             (Poll::Pending, None) => return Poll::Pending,
             (Poll::Pending, Some(guard)) => {
-                ready!(guard.poll_stalled(cx));
+                ready!(guard.poll_stalled(cx, &mut self.alarm));
                 self.fail(BodyError::Stalled)
             }
             (Poll::Ready(None), guard) => {
@@ -550,6 +572,9 @@ impl Body {
     }
 }
 
+/// The resolution of timers.
+const TICK: Duration = Duration::from_millis(1);
+
 impl Guard {
     fn set_waiting(&mut self, waiting: bool) {
         self.waiting = waiting;
@@ -571,20 +596,30 @@ impl Guard {
         Ok(())
     }
 
-    /// Ready once the body has made no progress for too long. The timer is made at the first wait and moved after.
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready once the body has made no progress for too long. The timer is made at the first wait and moved after; an alarm
+    /// that comes first is taken.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>, alarm: &mut Option<Instant>) -> Poll<()> {
         if !self.waiting {
             self.set_waiting(true);
             let now = clock::now();
-            let at = self.patience_ends(now);
+            self.ends = self.patience_ends(now);
+            // Never at once: the reader counts on a wait before it.
+            let at = alarm.map_or(self.ends, |alarm| alarm.max(now + TICK).min(self.ends));
             match &mut self.deadline {
                 Some(deadline) => deadline.as_mut().reset(at.into()),
                 None => self.deadline = Some(Box::pin(tokio::time::sleep_until(at.into()))),
             }
         }
-        match &mut self.deadline {
-            Some(deadline) => deadline.as_mut().poll(cx),
-            None => Poll::Pending,
+        let Some(deadline) = &mut self.deadline else {
+            return Poll::Pending;
+        };
+        ready!(deadline.as_mut().poll(cx));
+        match alarm.take() {
+            Some(alarm) if alarm < self.ends => {
+                deadline.as_mut().reset(self.ends.into());
+                deadline.as_mut().poll(cx)
+            }
+            _ => Poll::Ready(()),
         }
     }
 

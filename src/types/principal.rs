@@ -1,7 +1,7 @@
 //! Who the caller is.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
@@ -35,8 +35,27 @@ pub struct PrincipalFacts {
     pub claims: Map<String, Value>,
     /// When the credential ends, if it says so.
     pub expires_at: Option<SystemTime>,
+    /// By what the credential is recognised when it ends early.
+    pub mark: Option<Mark>,
     /// What was made of these facts, and holds as long as they do.
     pub kept: Kept,
+}
+
+/// By what a credential is recognised when it ends while a stream that it opened goes on. Hashes, no names.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// The issuer or session that learns of its end, by its name in the configuration.
+    pub keeper: Arc<str>,
+    /// The credential itself.
+    pub credential: [u8; 32],
+    /// Its user.
+    pub user: Option<[u8; 32]>,
+    /// The login that it belongs to.
+    pub login: Option<[u8; 32]>,
+    /// When it was issued, in seconds since the epoch; before everything where that is not known.
+    pub issued: f64,
+    /// How long beyond its end it is accepted.
+    pub leeway: Duration,
 }
 
 impl PrincipalFacts {

@@ -84,6 +84,8 @@ mod mutations;
 mod hardening;
 // WebSockets and other protocols that a connection switches to.
 mod upgrade;
+// Answers that last: events, downloads, and credentials that end meanwhile.
+mod streams;
 // Abuse of HTTP/2 against the real binary: memory, and a witness.
 mod h2_abuse;
 // Configurations that take over, or do not, while requests pass.

@@ -774,3 +774,17 @@ async fn a_page_of_a_stranger_is_refused_over_h2_as_well() {
     assert_eq!(answer.status(), 200);
     assert_eq!(chat.only().field("x-auth-user").as_deref(), Some("alice"));
 }
+
+#[tokio::test]
+async fn every_close_frame_arrives_over_h2() {
+    let (_origin, gateway) = echoing().await;
+    let carrier = websocket::carrier(gateway.at("plain"), Via::H2c).await;
+    for round in 0..200 {
+        let mut stream = carrier.open("http").await;
+        stream.echoes(TEXT, b"hello").await;
+        stream.send(&masked(CLOSE, &1000_u16.to_be_bytes())).await;
+        assert_eq!(stream.closed_cleanly().await, 1000, "{round}");
+        stream.sender.send_data(bytes::Bytes::new(), true).unwrap();
+    }
+    gateway.counted("vestibule_tunnels_open", &[], 0.0).await;
+}

@@ -49,6 +49,8 @@ pub(super) struct Introspection {
 /// What the issuer's tokens must say.
 #[derive(Clone, Copy)]
 pub(super) struct Judge<'j> {
+    /// The issuer's name in the configuration.
+    pub(super) name: &'j Arc<str>,
     /// The exact `iss`.
     pub(super) issuer: &'j str,
     pub(super) terms: &'j Terms,
@@ -180,9 +182,13 @@ impl Introspection {
         }
         let window = judge.check(&claims).map_err(|why| no(&why))?;
         let left = window.left(judge.wall);
+        let owner = Owner::of(&claims);
+        let mut facts = judge.mapping.facts(claims, window.expires_at());
+        let leeway = judge.terms.leeway;
+        facts.mark = Some(owner.mark(judge.name, Fingerprint::default(), window.issued(), leeway));
         Ok(Answer {
-            owner: Owner::of(&claims),
-            facts: judge.mapping.facts(claims, window.expires_at()),
+            owner,
+            facts,
             length: answer.body().len(),
             lasts: left.map_or(self.cache, |left| left.min(self.cache)),
         })

@@ -153,9 +153,12 @@ impl Issuer {
         self.check_age_of_keys(demands)?;
         let generation = self.check_signature(&shape.jws, wall).await?;
         self.terms.check(&shape.claims)?;
+        let owner = Owner::of(&shape.claims);
+        let mut facts = self.mapping.facts(shape.claims, window.expires_at());
+        facts.mark = Some(owner.mark(&self.name, token, window.issued(), self.terms.leeway));
         let verified = Arc::new(Verified {
-            owner: Owner::of(&shape.claims),
-            facts: Arc::new(self.mapping.facts(shape.claims, window.expires_at())),
+            owner,
+            facts: Arc::new(facts),
             typ: shape.jws.header.typ.map(Into::into),
             window,
             generation,
@@ -185,6 +188,7 @@ impl Issuer {
             ));
         };
         let judge = Judge {
+            name: &self.name,
             issuer: self.url(),
             terms: &self.terms,
             mapping: &self.mapping,

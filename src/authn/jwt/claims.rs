@@ -86,6 +86,12 @@ impl Window {
         self.issued < moment
     }
 
+    /// When the token was issued, in seconds since the epoch; before everything where it does not say.
+    #[must_use]
+    pub fn issued(&self) -> f64 {
+        self.issued
+    }
+
     /// When the token was issued, if it says so.
     #[must_use]
     pub fn issued_at(&self) -> Option<SystemTime> {

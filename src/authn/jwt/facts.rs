@@ -38,6 +38,7 @@ impl Mapping {
             scopes: scopes(self.scopes.iter().find_map(|path| claim_at(&claims, path))),
             expires_at,
             claims,
+            mark: None,
             kept: crate::types::memo::Kept::default(),
         }
     }

@@ -192,7 +192,7 @@ impl Session {
         pools: &Pools,
         shown: Shown<'_>,
     ) -> Result<Principal, Rejection> {
-        let ask = || probe.ask(pools, &self.cookie, shown);
+        let ask = || probe.ask(pools, self, shown);
         // Boxed: this is the rare way, and its size would be the size of every exchange.
         let facts = Box::pin(self.confirm(probe, self.fingerprint(shown), ask)).await?;
         Ok(Principal {
@@ -262,13 +262,18 @@ impl Probe {
     }
 
     /// Asks the backend. The credential is all that it is told of the request.
-    async fn ask(&self, pools: &Pools, cookie: &str, shown: Shown<'_>) -> Result<Answer, NoWord> {
-        let request = self.request(cookie, shown)?;
+    async fn ask(
+        &self,
+        pools: &Pools,
+        session: &Session,
+        shown: Shown<'_>,
+    ) -> Result<Answer, NoWord> {
+        let request = self.request(&session.cookie, shown)?;
         let answer = pools
             .fetch(&self.cluster, request, self.timeout, MOST_ANSWER)
             .await
             .map_err(|why| NoWord::Unavailable(why.to_string()))?;
-        self.read(&answer)
+        self.read(&session.name, &answer)
     }
 
     fn request(&self, cookie: &str, shown: Shown<'_>) -> Result<Request<Bytes>, NoWord> {
@@ -288,7 +293,7 @@ impl Probe {
         Ok(request)
     }
 
-    fn read(&self, answer: &Response<Bytes>) -> Result<Answer, NoWord> {
+    fn read(&self, session: &Arc<str>, answer: &Response<Bytes>) -> Result<Answer, NoWord> {
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED if wants_another_factor(answer.body()) => {
@@ -301,13 +306,16 @@ impl Probe {
         }
         let claims = json::object(answer.body())
             .map_err(|why| NoWord::Unavailable(format!("the answer is {why}")))?;
-        let facts = facts(&self.map, claims)
+        let mut facts = facts(&self.map, claims)
             .ok_or_else(|| NoWord::Unavailable(format!("the answer has no `{}`", self.map.user)))?;
+        let owner = Owner {
+            user: Some(user_fingerprint(&facts.user)),
+            login: None,
+        };
+        let unknown = f64::NEG_INFINITY;
+        facts.mark = Some(owner.mark(session, Fingerprint::default(), unknown, Duration::ZERO));
         Ok(Answer {
-            owner: Owner {
-                user: Some(user_fingerprint(&facts.user)),
-                login: None,
-            },
+            owner,
             facts,
             length: answer.body().len(),
             lasts: self.cache,
@@ -328,6 +336,7 @@ fn facts(map: &SessionMap, claims: Map<String, Value>) -> Option<PrincipalFacts>
         scopes: scopes(claim_at(&claims, &map.scopes)),
         expires_at: None,
         claims,
+        mark: None,
         kept: crate::types::memo::Kept::default(),
     })
 }

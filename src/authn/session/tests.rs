@@ -41,7 +41,7 @@ async fn confirm(
     let ask = || async {
         asked.fetch_add(1, Ordering::Relaxed);
         tokio::task::yield_now().await;
-        probe.read(&answer)
+        probe.read(session.name(), &answer)
     };
     let shown = session.fingerprint(Shown::Cookie("x"));
     session.confirm(probe, shown, ask).await
@@ -181,7 +181,7 @@ async fn a_probe_that_a_logout_overtakes_is_not_kept() {
     let probe = probe(&session);
     let ask = || async {
         log_out(&session).await;
-        probe.read(&good())
+        probe.read(session.name(), &good())
     };
     let print = session.fingerprint(Shown::Cookie("x"));
     let overtaken = session.confirm(probe, print, ask).await;
@@ -200,12 +200,14 @@ async fn whoever_comes_after_a_logout_is_not_let_in_by_an_older_question() {
     let (answered, mut wait) = (tokio::sync::Notify::new(), true);
     let before = session.confirm(probe, print, || async {
         answered.notified().await;
-        probe.read(&good())
+        probe.read(session.name(), &good())
     });
     let after = async {
         tokio::task::yield_now().await;
         log_out(&session).await;
-        let late = session.confirm(probe, print, || async { probe.read(&answer(401, "")) });
+        let late = session.confirm(probe, print, || async {
+            probe.read(session.name(), &answer(401, ""))
+        });
         let mut late = std::pin::pin!(late);
         std::future::poll_fn(|cx| {
             // It joins the question that is under way, and only then that is answered.

@@ -27,6 +27,8 @@ pub struct RouteMetrics {
     rare_answers: Mutex<BTreeMap<(usize, u16), u64>>,
     rejections: ReasonCounts,
     last_rejected: LastRefused,
+    /// Answers that ended with their credential, by how.
+    lapsed: Mutex<BTreeMap<&'static str, u64>>,
     duration: Histogram,
     last_slow: LastSlow,
 }
@@ -100,6 +102,7 @@ impl RouteMetrics {
             rare_answers: Mutex::default(),
             rejections: ReasonCounts::new(),
             last_rejected: LastRefused::default(),
+            lapsed: Mutex::default(),
             duration: histogram(DURATION, DURATION_HELP, &labels),
             last_slow: LastSlow::default(),
         }
@@ -142,6 +145,11 @@ impl RouteMetrics {
         let seconds = duration.as_secs_f64();
         let bucket = BUCKETS.iter().take_while(|bound| seconds > **bound).count();
         self.last_slow.keep(bucket, seconds, id, at);
+    }
+
+    /// An answer ended with the credential that it was given for; `how` is a word of the code.
+    pub fn lapsed(&self, how: &'static str) {
+        *self.lapsed.lock().entry(how).or_default() += 1;
     }
 
     /// The answers counted, by method and status.
@@ -299,7 +307,12 @@ pub(super) fn route_families(routes: &[Arc<RouteMetrics>]) -> Vec<Family> {
             durations.exemplify(bucket, Some(exemplar));
         }
     }
-    vec![requests, durations, rejection_family(routes)]
+    vec![
+        requests,
+        durations,
+        rejection_family(routes),
+        lapse_family(routes),
+    ]
 }
 
 /// Every reason is there from the start, under the empty route, so that an alert can be written before the first one.
@@ -324,6 +337,23 @@ fn rejection_family(routes: &[Arc<RouteMetrics>]) -> Family {
         rejections.exemplify(0, last);
     }
     rejections
+}
+
+fn lapse_family(routes: &[Arc<RouteMetrics>]) -> Family {
+    let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for handle in routes {
+        for (how, count) in handle.lapsed.lock().iter() {
+            *counts.entry((&handle.route, how)).or_default() += count;
+        }
+    }
+    let mut lapsed = Family::counter(
+        "vestibule_streams_lapsed_total",
+        "Answers that ended before their end because the caller's credential did, by how.",
+    );
+    for ((route, how), count) in counts {
+        lapsed.count(&[("route", route), ("how", how)], count);
+    }
+    lapsed
 }
 
 pub(super) fn auth_families(sources: &[Arc<AuthMetrics>]) -> Vec<Family> {

@@ -350,9 +350,10 @@ impl Socket {
         panic!("ended without a close frame");
     }
 
-    /// Whether the connection ends without another frame.
-    pub async fn cut(&mut self) {
-        while !self.dialogue.some().await.is_empty() {}
+    /// Expects these bytes and then the end.
+    pub async fn cut_within(&mut self, expected: &[u8]) {
+        let rest = self.dialogue.until_closed().await;
+        assert_eq!([&self.buffer[..], &rest].concat(), expected);
     }
 
     pub async fn finish(&mut self) {
@@ -424,7 +425,11 @@ impl Carrier {
 
     /// The same, for one that is agreed to.
     pub async fn open(&self, scheme: &str) -> Stream {
-        let (answer, sender) = self.ask(scheme, "websocket", version()).await;
+        self.open_with(scheme, version()).await
+    }
+
+    pub async fn open_with(&self, scheme: &str, fields: HeaderMap) -> Stream {
+        let (answer, sender) = self.ask(scheme, "websocket", fields).await;
         assert_eq!(answer.status(), 200, "{answer:?}");
         let (head, receiver) = answer.into_parts();
         Stream {
@@ -485,6 +490,14 @@ impl Stream {
         let (first, echoed) = self.next().await.expect("an echo");
         assert_eq!(first, 0x80 | opcode);
         assert!(echoed == payload, "{} bytes", echoed.len());
+    }
+
+    /// The close code, and then the orderly end of the stream.
+    pub async fn closed_cleanly(&mut self) -> u16 {
+        let code = self.closed().await;
+        let end = soon("the end", self.receiver.data()).await;
+        assert!(end.is_none(), "{end:?}");
+        code
     }
 
     pub async fn closed(&mut self) -> u16 {

@@ -1,33 +1,40 @@
 //! The ledger of one request and its response. It opens before the first decision and closes at the last byte of the
 //! answer, or when the client lets go; closing counts the metrics and writes the access log, once.
+//!
+//! `ledger` is the body that it rides on, `passage` the tunnel that it may become; `leash` ends either with the caller's
+//! credential.
 
-use std::pin::Pin;
+mod leash;
+mod ledger;
+mod passage;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, ORIGIN, USER_AGENT,
 };
 use http::{Method, StatusCode};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 
 use crate::client_ip::Client;
 use crate::limit::{self, Charges};
 use crate::route::Head;
-use crate::snapshot::{Policy, Snapshot};
-use crate::telemetry::metrics::{RouteMetrics, TunnelMetrics};
+use crate::snapshot::{Policy, Snapshot, Vigils};
+use crate::telemetry::metrics::RouteMetrics;
 use crate::telemetry::{AccessLog, Decision, Decisions, Metrics, Outcome, Record};
 use crate::transform::Closing;
-use crate::types::body::{Body, BodyError, Fate, InFlight};
-use crate::types::drain::{Drain, Stage};
+use crate::types::body::{Body, Fate, InFlight};
+use crate::types::drain::Drain;
+use crate::types::expiry::LastWords;
 use crate::types::{
     ConnFacts, Dialect, Principal, Protocol, Reason, Rejection, Request, Response, Scheme, clock,
-    task,
 };
-use crate::upstream::{self, Direction, Ended, Leave, Tunnel};
+use crate::upstream::{self, Tunnel};
+use leash::Leash;
+use passage::Next;
+
+pub use ledger::Ledger;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -43,6 +50,8 @@ pub struct Desk {
     pub access_log: AccessLog,
     /// The last refusals.
     pub decisions: Arc<Decisions>,
+    /// Who waits for credentials to end.
+    pub vigils: Arc<Vigils>,
 }
 
 /// One request on its way, with everything that its log line will say.
@@ -78,6 +87,9 @@ pub struct Exchange {
     closes: bool,
     /// What the exchange goes on as, once the client has the answer.
     tunnel: Option<Box<Next>>,
+    /// What ends it with the caller's credential, where something does.
+    leash: Option<Leash>,
+    is_tunnel: bool,
     /// How it ended, where that is more than the end of an answer.
     ended: Option<&'static str>,
     /// Bytes from the client that are no request body.
@@ -126,6 +138,8 @@ impl Exchange {
             failed: None,
             closes: false,
             tunnel: None,
+            leash: None,
+            is_tunnel: false,
             ended: None,
             bytes_in: 0,
             status: StatusCode::OK,
@@ -193,9 +207,20 @@ impl Exchange {
         self.policy = Some(Arc::clone(policy));
     }
 
-    /// Notes who the caller is.
-    pub fn principal(&mut self, principal: &Principal) {
-        self.principal = self.is_logged().then(|| principal.clone());
+    /// How many credentials have ended so far; to be asked before one is judged, see [`Exchange::principal`].
+    #[must_use]
+    pub fn ended_credentials(&self) -> u64 {
+        self.desk.vigils.told()
+    }
+
+    /// Notes who the caller is, by a credential that was judged after `since` others had ended.
+    pub fn principal(&mut self, policy: &Policy, principal: &Principal, since: u64) {
+        if policy.binds_streams && principal.facts.mark.is_some() {
+            self.leash = Some(Leash::new(since));
+        }
+        if self.is_logged() || self.leash.is_some() {
+            self.principal = Some(principal.clone());
+        }
     }
 
     /// What the exchange owes to limits.
@@ -239,6 +264,19 @@ impl Exchange {
     /// Notes that an HTTP/1.1 connection ends with this answer.
     pub fn close_after(&mut self) {
         self.closes = true;
+    }
+
+    /// Whether the answer ends with the caller's credential, if it lasts.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.leash.is_some()
+    }
+
+    /// Notes what the answer says if it is ended so.
+    pub fn last_words(&mut self, words: Option<Box<dyn LastWords>>) {
+        if let Some(leash) = &mut self.leash {
+            leash.learn(words);
+        }
     }
 
     /// Notes that the answer is that to a preflight.
@@ -322,10 +360,14 @@ impl Exchange {
         response: Response,
     ) -> http::Response<Ledger> {
         if let Some(next) = self.tunnel.take() {
-            next.begin(self, drain, response.status());
+            self.status = response.status();
+            if self.charges.are_open() {
+                self.answered(response.headers(), true);
+            }
+            next.begin(self, drain);
             return response.map(Ledger::closed);
         }
-        let response = if self.method == Method::HEAD {
+        let mut response = if self.method == Method::HEAD {
             without_body(response)
         } else {
             response
@@ -338,10 +380,10 @@ impl Exchange {
             let is_over = response.body().is_end_stream();
             self.answered(response.headers(), is_over);
         }
-        response.map(|body| Ledger {
-            body,
-            exchange: Some(self),
-        })
+        if let Some(leash) = &mut self.leash {
+            leash.follow(self.started, &mut response);
+        }
+        response.map(|body| Ledger::new(body, self))
     }
 
     /// Tells the limits that wait for the outcome what the head of the answer says of it.
@@ -383,7 +425,7 @@ impl Exchange {
         }
         let elapsed = clock::now().saturating_duration_since(self.started);
         // The request of a tunnel was answered when that began.
-        if self.ended.is_none() {
+        if !self.is_tunnel {
             self.metrics.observe(&self.method, self.status, elapsed);
             if RouteMetrics::is_slow(elapsed) {
                 self.metrics.remember(elapsed, &self.id, clock::wall());
@@ -510,189 +552,4 @@ fn without_body(mut response: Response) -> Response {
 
 fn grpc_status(headers: &HeaderMap) -> Option<u32> {
     headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
-}
-
-/// A tunnel that is about to begin.
-#[derive(Debug)]
-struct Next {
-    tunnel: Tunnel,
-    stall: Duration,
-    counted: InFlight,
-}
-
-impl Next {
-    fn begin(self, mut exchange: Box<Exchange>, drain: &Drain, status: StatusCode) {
-        exchange.status = status;
-        exchange._in_flight = None; // it counts as a tunnel from now on
-        let elapsed = clock::now().saturating_duration_since(exchange.started);
-        exchange.metrics.observe(&exchange.method, status, elapsed);
-        let Self {
-            tunnel,
-            stall,
-            counted,
-        } = self;
-        let mut passage = Passage::open(exchange, counted);
-        let mut ear = drain.ear();
-        drop(task::spawn("tunnel", async move {
-            let leave = |cx: &mut Context<'_>| {
-                if ear.stage(cx) < Stage::Parting {
-                    return Poll::Pending;
-                }
-                Poll::Ready(Leave {
-                    why: Ended::Drained,
-                    code: upstream::GOING_AWAY,
-                    reason: "the gateway stops",
-                })
-            };
-            let passed = |direction, bytes| passage.passed(direction, bytes);
-            let ended = tunnel.run(stall, passed, leave).await;
-            passage.ends(ended);
-        }));
-    }
-}
-
-/// The ledger of a tunnel; it closes when it is dropped.
-#[derive(Debug)]
-struct Passage {
-    exchange: Option<Box<Exchange>>,
-    metrics: Option<Arc<TunnelMetrics>>,
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
-    ended: Ended,
-    _counted: InFlight,
-}
-
-impl Passage {
-    fn open(exchange: Box<Exchange>, counted: InFlight) -> Self {
-        let policy = exchange.policy.as_ref();
-        let metrics = policy.and_then(|policy| policy.tunnel_metrics.clone());
-        if let Some(metrics) = &metrics {
-            metrics.opened();
-        }
-        Self {
-            exchange: Some(exchange),
-            metrics,
-            bytes_in: AtomicU64::new(0),
-            bytes_out: AtomicU64::new(0),
-            // Unless it comes to another end, it ends with the worker.
-            ended: Ended::Drained,
-            _counted: counted,
-        }
-    }
-
-    fn ends(&mut self, how: Ended) {
-        self.ended = how;
-    }
-
-    fn passed(&self, direction: Direction, bytes: usize) {
-        let bytes = bytes as u64;
-        match direction {
-            Direction::In => self.bytes_in.fetch_add(bytes, Ordering::Relaxed),
-            Direction::Out => self.bytes_out.fetch_add(bytes, Ordering::Relaxed),
-        };
-        if let Some(metrics) = &self.metrics {
-            match direction {
-                Direction::In => metrics.passed_in(bytes),
-                Direction::Out => metrics.passed_out(bytes),
-            }
-        }
-    }
-}
-
-impl Drop for Passage {
-    fn drop(&mut self) {
-        let how = self.ended.as_str();
-        if let Some(metrics) = &self.metrics {
-            metrics.ended(how);
-        }
-        if let Some(mut exchange) = self.exchange.take() {
-            exchange.ended = Some(how);
-            exchange.bytes_in = self.bytes_in.load(Ordering::Relaxed);
-            exchange.bytes_out = self.bytes_out.load(Ordering::Relaxed);
-            exchange.close(match self.ended {
-                Ended::ClientClosed | Ended::UpstreamClosed => Outcome::Complete,
-                _ => Outcome::Aborted,
-            });
-        }
-    }
-}
-
-/// The body of an answer, with the ledger that closes when it ends.
-#[derive(Debug)]
-pub struct Ledger {
-    body: Body,
-    exchange: Option<Box<Exchange>>,
-}
-
-impl Ledger {
-    /// A body whose exchange is closed already.
-    #[must_use]
-    pub fn closed(body: Body) -> Self {
-        Self {
-            body,
-            exchange: None,
-        }
-    }
-
-    fn close(&mut self, outcome: Outcome) {
-        if let Some(mut exchange) = self.exchange.take() {
-            if let Some(reason) = self.body.expired() {
-                exchange.cut_off(reason);
-            }
-            exchange.close(outcome);
-        }
-    }
-
-    fn note(&mut self, frame: &Frame<Bytes>) {
-        let Some(exchange) = &mut self.exchange else {
-            return;
-        };
-        if let Some(data) = frame.data_ref() {
-            exchange.bytes_out += data.len() as u64;
-            if let Some(closing) = &mut exchange.closing {
-                closing.push(data);
-            }
-        } else if let Some(trailers) = frame.trailers_ref() {
-            exchange.grpc_status = grpc_status(trailers).or(exchange.grpc_status);
-        }
-    }
-}
-
-impl http_body::Body for Ledger {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let ledger = self.get_mut();
-        let polled = ready!(Pin::new(&mut ledger.body).poll_frame(cx));
-        match &polled {
-            Some(Ok(frame)) => ledger.note(frame),
-            Some(Err(_)) => ledger.close(Outcome::Aborted),
-            None => ledger.close(Outcome::Complete),
-        }
-        Poll::Ready(polled)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Ledger {
-    fn drop(&mut self) {
-        // A body of known length is not polled past its last byte: over is over, whoever noticed.
-        let complete = http_body::Body::is_end_stream(&self.body);
-        self.close(if complete {
-            Outcome::Complete
-        } else {
-            Outcome::ClientGone
-        });
-    }
 }
