@@ -16,6 +16,7 @@ use std::fmt::Write as _;
 use std::future::Future;
 use std::hint::black_box;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -26,14 +27,17 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use http::Method;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use vestibule::authn::{Authn, Authorities};
+use vestibule::authz::{Asked, Rules};
+use vestibule::client_ip::ClientIp;
 use vestibule::config::{Config, KeyPath, Problems, Route};
-use vestibule::types::clock;
+use vestibule::types::{AuthMethod, Principal, PrincipalFacts, clock};
 use vestibule::upstream::Pools;
 
 /// How many tokens are judged before the gateway forgets them all: each must be new to it.
@@ -101,6 +105,47 @@ fn many_issuers(criterion: &mut Criterion) {
         house.identify(&last);
         group.bench_function(BenchmarkId::new("issuers", count), |bencher| {
             bencher.iter(|| house.identify(&last));
+        });
+    }
+    group.finish();
+}
+
+/// A rule over claims alone is kept with the verified token; the same rule is evaluated for each request where it looks at
+/// the request as well.
+fn rules(criterion: &mut Criterion) {
+    const OVER_CLAIMS: &str = "claims.org == 'acme' && 'writer' in claims.roles && claims.aal >= 2";
+    let claims = json!({ "org": "acme", "roles": ["reader", "writer"], "aal": 2 });
+    let caller = Principal {
+        method: AuthMethod::Jwt,
+        source: "main".into(),
+        facts: Arc::new(PrincipalFacts {
+            claims: claims.as_object().unwrap().clone(),
+            ..PrincipalFacts::default()
+        }),
+    };
+    let headers = HeaderMap::new();
+    let asked = Asked {
+        client: ClientIp::new([127, 0, 0, 1].into()),
+        method: &Method::GET,
+        host: "api.example.com",
+        path: "/v1/orders",
+        client_cert: None,
+        headers: &headers,
+    };
+    let mut group = criterion.benchmark_group("rule");
+    for (name, when) in [
+        ("over_claims_alone", OVER_CLAIMS.to_owned()),
+        (
+            "over_the_request_too",
+            format!("{OVER_CLAIMS} && request.method == 'GET'"),
+        ),
+    ] {
+        let route = format!("auth = {{ any = [\"main\"], when = \"{when}\" }}");
+        let route: Route = toml::from_str(&route).unwrap();
+        let mut problems = Problems::default();
+        let rules = Rules::compile(&route, &KeyPath::root(), &mut problems).unwrap();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(rules.decide(&caller, &asked)).unwrap());
         });
     }
     group.finish();
@@ -234,5 +279,5 @@ fn private_key(algorithm: Algorithm) -> EncodingKey {
     }
 }
 
-criterion_group!(benches, new_tokens, known_tokens, many_issuers);
+criterion_group!(benches, new_tokens, known_tokens, many_issuers, rules);
 criterion_main!(benches);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
 use vestibule::types::clock;
 
 use super::entrance::Entrance;
@@ -62,6 +63,17 @@ impl Prometheus {
         }
     }
 
+    /// Waits until `id` stands behind a number of `series`.
+    async fn learns(&self, series: &str, id: &String) {
+        let learnt = async {
+            while !self.ids_behind(series).await.contains(id) {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let learnt = timeout(PATIENCE, learnt).await;
+        assert!(learnt.is_ok(), "{id} never stood behind {series}");
+    }
+
     /// The ids of the requests behind the numbers of a series.
     async fn ids_behind(&self, series: &str) -> Vec<String> {
         let path = format!("/api/v1/query_exemplars?query={series}&start=0&end=9999999999");
@@ -74,6 +86,9 @@ impl Prometheus {
         ids.filter_map(Value::as_str).map(str::to_owned).collect()
     }
 }
+
+/// A start, a scrape and a query, on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn slow(gate: &Gate) -> Reply {
     Reply::text("late").behind(gate)
@@ -119,10 +134,7 @@ async fn a_decision_is_found_from_the_numbers() {
         ("vestibule_rejections_total", &id),
         ("vestibule_request_duration_seconds_bucket", &slow_id),
     ] {
-        eventually("Prometheus knows the request", async || {
-            prometheus.ids_behind(series).await.contains(id)
-        })
-        .await;
+        prometheus.learns(series, id).await;
     }
     let decision = gateway.admin(get(&format!("/decisions/{id}"))).await;
     assert_eq!(decision.at("/reason"), json!("route_closed"));
