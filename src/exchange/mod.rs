@@ -297,7 +297,9 @@ impl Exchange {
 
     /// Notes that the answer, under way already, ends before its end.
     fn cut_off(&mut self, reason: Reason) {
-        self.charges.release(); // what the backend would have said is not known
+        if reason != Reason::DeadlineExceeded {
+            self.charges.release(); // what the backend would have said is not known
+        }
         let detail = "the answer was under way";
         self.note_refusal(Rejection::because(reason, detail));
     }
@@ -309,6 +311,9 @@ impl Exchange {
             .then(|| u32::from(why.reason().grpc_status()));
         if is_by_limit(why.reason()) {
             self.charges.release(); // nothing was tried
+        }
+        if why.reason() == Reason::DeadlineExceeded {
+            self.charges.abandon(); // the caller set it: as good as leaving
         }
         let wall = clock::wall();
         self.metrics.reject(why.reason(), &self.id, wall);

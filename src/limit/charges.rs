@@ -76,6 +76,18 @@ impl<C: Timer> Charges<C> {
         self.seats.clear();
     }
 
+    /// Nobody waits for the answer any more, by the client's own wish: what was sent counts as failed.
+    pub fn abandon(&mut self) {
+        let outcome = if self.sent {
+            Settlement::Failed
+        } else {
+            Settlement::Released
+        };
+        for charge in self.open.drain(..) {
+            charge.settle(outcome);
+        }
+    }
+
     pub(super) fn hold(&mut self, limit: &Arc<Limit<C>>, key: Key, cost: u32) {
         self.open.push(Charge {
             limit: Arc::clone(limit),
@@ -123,13 +135,6 @@ impl<C: Timer> Charge<C> {
 
 impl<C: Timer> Drop for Charges<C> {
     fn drop(&mut self) {
-        let outcome = if self.sent {
-            Settlement::Failed
-        } else {
-            Settlement::Released
-        };
-        for charge in self.open.drain(..) {
-            charge.settle(outcome);
-        }
+        self.abandon();
     }
 }

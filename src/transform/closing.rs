@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::grpc_web::Decoder;
 use crate::types::Dialect;
 
-/// Reads the status off a body that passes in pieces. Keeps a few bytes, and of the closing frame up to [`MOST`].
+/// Reads the status off a body that passes in pieces. Keeps a few bytes, and of the closing frame up to 16 KiB.
 #[derive(Clone, Debug)]
 pub struct Closing {
     /// The flag of the frame that ends the answer.

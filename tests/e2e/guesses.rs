@@ -213,6 +213,21 @@ async fn leaving_before_the_answer_is_no_way_to_guess_for_free() {
 }
 
 #[tokio::test]
+async fn a_short_deadline_is_no_way_to_guess_for_free() {
+    let origin = origin::h2c().reply(Reply::never()).run().await;
+    let gateway = login(&origin, "").run().await;
+    let call = || {
+        post("/login", "")
+            .header("content-type", "application/grpc")
+            .header("grpc-timeout", "50m")
+    };
+    for _ in 0..6 {
+        gateway.send(Via::H2c, call()).await;
+    }
+    assert_eq!(origin.heads(), 3);
+}
+
+#[tokio::test]
 async fn a_ban_outlasts_the_rate() {
     let origin = origin::http().reply(Reply::empty(401)).run().await;
     let gateway = login(&origin, "ban = \"2h\"").run().await;
