@@ -17,12 +17,12 @@ use crate::authz::{self, Permit};
 use crate::client_ip::Client;
 use crate::cors;
 use crate::exchange::{Desk, Exchange, Ledger};
-use crate::limit::{Charges, KeyInputs};
+use crate::limit::{Charges, PeekPlan, Peeked};
 use crate::route::Head;
-use crate::snapshot::{Action, Listener, Policy, Snapshot};
+use crate::snapshot::{Action, Listener, Policy, Snapshot, key_inputs};
 use crate::store::Line;
 use crate::transform::{self, deadline, grpc_web};
-use crate::types::body::Gauge;
+use crate::types::body::{Gauge, Peek};
 use crate::types::drain::Drain;
 use crate::types::expiry;
 use crate::types::{
@@ -122,7 +122,7 @@ pub fn handle(
                 .await
                 .unwrap_or_else(|| Err(Rejection::new(Reason::DeadlineExceeded)))
         };
-        if brief {
+        if brief || (!request.body().is_empty() && request.body().has_arrived()) {
             exchange.discard(std::mem::take(request.body_mut())).await;
         }
         let mut response = answer.unwrap_or_else(|why| exchange.refuse(why));
@@ -180,7 +180,7 @@ async fn run(
     if let Some(redirect) = listener.redirect(&head) {
         return Ok(redirect);
     }
-    check_listener(listener, &client, request, exchange.charges()).await?; // scans that match no route are bounded too
+    check_listener(listener, &client, &head, request, exchange.charges()).await?; // scans that match no route are bounded too
     transform::strip_hop_by_hop(request.headers_mut(), exchange.dialect());
 
     let policy = find_route(snapshot, exchange, &head, request)?;
@@ -191,9 +191,23 @@ async fn run(
     policy.check_head(&head)?;
     policy.check_announced_body(request.headers())?;
     let deadline = deadline?;
-    let (headers, charges) = (request.headers(), exchange.charges());
-    let checked = policy.check_early_limits(listener, &client, headers, charges);
-    checked.await?;
+    let nothing = Peeked::default();
+    let (inputs, charges) = (
+        key_inputs(&client, &head, request, &nothing),
+        exchange.charges(),
+    );
+    policy.check_early_limits(listener, inputs, charges).await?;
+    let peeked = match &policy.peek {
+        Some(plan) => Box::pin(peek(plan, &head, request)).await, // what it read passes on untouched
+        None => nothing,
+    };
+    if policy.peek.is_some() {
+        let (inputs, charges) = (
+            key_inputs(&client, &head, request, &peeked),
+            exchange.charges(),
+        );
+        policy.check_body_limits(listener, inputs, charges).await?;
+    }
     if let Some(answer) = preflight(policy, request)? {
         exchange.preflight();
         return Ok(answer); // a preflight carries no credentials
@@ -203,8 +217,11 @@ async fn run(
     exchange.principal(policy, &principal, since);
     let (method, headers) = (request.method(), request.headers());
     policy.check_csrf(&principal, &client, &head, method, headers)?;
-    let charges = exchange.charges();
-    let checked = policy.check_late_limits(listener, &client, headers, &principal, charges);
+    let (inputs, charges) = (
+        key_inputs(&client, &head, request, &peeked),
+        exchange.charges(),
+    );
+    let checked = policy.check_late_limits(listener, inputs, &principal, charges);
     checked.await?;
     let act = authz::Asked {
         client: client.ip,
@@ -333,16 +350,32 @@ fn admit(gateway: &Gateway, snapshot: &Snapshot, exchange: &mut Exchange) -> Res
 async fn check_listener(
     listener: &Listener,
     client: &Client,
+    head: &Head,
     request: &Request,
     charges: &mut Charges,
 ) -> Result<(), Rejection> {
-    let inputs = KeyInputs {
-        ip: client.ip,
-        route: "",
-        headers: request.headers(),
-        principal: None,
-    };
+    if listener.limits.is_empty() {
+        return Ok(());
+    }
+    let nothing = Peeked::default();
+    let inputs = key_inputs(client, head, request, &nothing);
     listener.limits.check(&inputs, charges).await
+}
+
+/// Reads what the limits want to know of the body, without taking it away.
+async fn peek(plan: &PeekPlan, head: &Head, request: &mut Request) -> Peeked {
+    if request.body().is_empty() {
+        return Peeked::default();
+    }
+    if let Some(foreseen) = plan.foresee(request.headers()) {
+        return foreseen;
+    }
+    match request.body_mut().peek(plan.most(), plan.patience()).await {
+        Peek::Whole(body) => plan.read(request.headers(), head.query(), &body),
+        Peek::TooLarge => Peeked::unreadable("a body larger than `peek`"),
+        Peek::Late => Peeked::unreadable("a body later than `peek_timeout`"),
+        Peek::Broken => Peeked::unreadable("a body that broke off"),
+    }
 }
 
 /// A preflight is matched by the method that it announces, so that the route it asks about answers it. Where that

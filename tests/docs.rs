@@ -477,6 +477,7 @@ fn samples() -> Samples {
             limit: "login".into(),
             keys: 1,
             decisions: vec![("allowed", 1)],
+            unreadable: 1,
             failures: 1,
             bans: 1,
             evictions: vec![("clear", 1)],

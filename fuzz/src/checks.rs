@@ -1,13 +1,15 @@
 //! What must hold for any bytes, beside that nothing panics. A function a target; each fails by panicking.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use http::header::{COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use vestibule::authn::extract::{self, Credential, Wanted};
 use vestibule::authn::jwt::{Shape, json};
 use vestibule::client_ip::Trust;
-use vestibule::config::load;
+use vestibule::config::{KeyPath, LimitKey, Problems, load};
+use vestibule::limit::{Field, Limit, PeekPlan};
 use vestibule::route::path as canoniser;
 use vestibule::server::h1::{Chunks, Framing, HeadBounds, HeadScan};
 use vestibule::transform::grpc_web as translation;
@@ -241,6 +243,87 @@ pub fn cookie(bytes: &[u8]) {
     assert!(values.all(|read| read == value.as_bytes()));
     assert!(!value.is_empty() && !value.contains([' ', '"', ',', ';', '\\']));
 }
+
+/// Bodies read ahead: no account that another reader finds is overlooked, or named otherwise.
+pub fn peek(bytes: &[u8]) {
+    let mut headers = HeaderMap::new();
+    let [json, nested, form] = &*PARTS;
+    let mut read = |media: &'static str| {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+        PEEK.read(&headers, None, bytes)
+    };
+
+    let peeked = read("application/json");
+    let tree: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
+    for (part, pointer) in [(json, "/email"), (nested, "/checks/user/loginName")] {
+        let found = tree.as_ref().and_then(|tree| tree.pointer(pointer));
+        match (peeked.find(part), found) {
+            (Field::Text(text), Some(found)) => assert_eq!(found.as_str(), Some(text)),
+            (Field::Absent, Some(found)) => assert!(is_blank(found.as_str()), "overlooked"),
+            // In another spelling; or another reader refuses the whole.
+            (Field::Text(_) | Field::Absent, None) | (Field::Unreadable(_), _) => {}
+            (Field::Opaque, _) => panic!("no route of gRPC"),
+        }
+    }
+
+    let peeked = read("application/x-www-form-urlencoded");
+    let pairs = bytes.split(|byte| *byte == b'&').map(|pair| {
+        let plain: Vec<u8> = pair
+            .iter()
+            .map(|byte| if *byte == b'+' { b' ' } else { *byte })
+            .collect();
+        let equals = plain
+            .iter()
+            .position(|byte| *byte == b'=')
+            .unwrap_or(plain.len());
+        let (name, value) = plain.split_at(equals);
+        (
+            percent_decoded_bytes(name),
+            percent_decoded_bytes(value.get(1..).unwrap_or_default()),
+        )
+    });
+    let values: Vec<Vec<u8>> = pairs
+        .filter(|(name, _)| name == b"email")
+        .map(|(_, value)| value)
+        .collect();
+    match peeked.find(form) {
+        Field::Text(text) => assert!(values.iter().all(|value| value == text.as_bytes())),
+        Field::Absent => {
+            let value = values.first().map(|value| String::from_utf8_lossy(value));
+            assert!(
+                values.len() < 2 && value.is_none_or(|value| is_blank(Some(&value))),
+                "overlooked"
+            );
+        }
+        Field::Unreadable(_) => {}
+        Field::Opaque => panic!("no route of gRPC"),
+    }
+}
+
+fn is_blank(text: Option<&str>) -> bool {
+    text.is_some_and(|text| text.trim().is_empty())
+}
+
+static PARTS: LazyLock<[LimitKey; 3]> = LazyLock::new(|| {
+    ["json:email", "json:checks.user.loginName", "form:email"]
+        .map(|part| part.parse().expect("a part"))
+});
+
+static PEEK: LazyLock<PeekPlan> = LazyLock::new(|| {
+    let text = "[limit.x]\nrate = \"1/s\"\nkey = [\"json:email\", \"json:checks.user.loginName\", \"form:email\"]\n";
+    let loaded = load::from_str("peek.toml", text).expect("a configuration");
+    let (limit, mut problems) = (&loaded.config.limit["x"], Problems::default());
+    let compiled = Limit::compile(
+        "x",
+        limit,
+        &BTreeMap::new(),
+        &KeyPath::root(),
+        None,
+        &mut problems,
+    );
+    let limit: Arc<Limit> = compiled.expect("a limit");
+    PeekPlan::of(std::iter::once(&*limit), false).expect("it reads bodies")
+});
 
 /// Configurations: every mistake has its place, and what is accepted can be written out and read again.
 pub fn config(bytes: &[u8]) {

@@ -5,6 +5,8 @@
 //! For the same reason a credential that another reader could understand differently is refused. Tokens in the query
 //! are not looked at.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName};
 
@@ -132,6 +134,46 @@ pub fn has_bearer(headers: &HeaderMap) -> bool {
     matches!(authorization(headers), Ok(Authorization::Bearer(_)))
 }
 
+/// The value of the cookie `name`, for whoever counts by it and believes nothing; `None` when absent or empty.
+///
+/// # Errors
+/// As [`find`], for a cookie that cannot be read in one way only.
+pub fn cookie_named<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Rejection> {
+    cookie(headers, name)
+}
+
+/// The user of HTTP Basic, form-decoded as RFC 6749 section 2.3.1 asks of client ids, for whoever counts by it and
+/// believes nothing; `None` without HTTP Basic.
+///
+/// # Errors
+/// As [`find`], for a field that cannot be read in one way only.
+pub fn basic_user(headers: &HeaderMap) -> Result<Option<String>, Rejection> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(ambiguous("two Authorization fields"));
+    }
+    let (scheme, rest) = split_scheme(value.as_bytes());
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return Ok(None);
+    }
+    let malformed = || refused(Reason::CredentialMalformed, "no HTTP Basic of RFC 7617");
+    // Readers differ about the padding; both spellings are one user.
+    let encoded = rest.trim_ascii();
+    let padding = encoded.iter().rev().take_while(|byte| **byte == b'=');
+    let unpadded = encoded.len() - padding.count();
+    let encoded = encoded.get(..unpadded).unwrap_or_default();
+    let decoded = STANDARD_NO_PAD.decode(encoded).map_err(|_| malformed())?;
+    let decoded = String::from_utf8(decoded).map_err(|_| malformed())?;
+    let (user, _) = decoded.split_once(':').ok_or_else(malformed)?;
+    let user = user.replace('+', " ");
+    let user = percent_encoding::percent_decode_str(&user).decode_utf8();
+    user.map(|user| Some(user.into_owned()))
+        .map_err(|_| malformed())
+}
+
 enum Authorization<'h> {
     Absent,
     Bearer(&'h [u8]),
@@ -146,17 +188,21 @@ fn authorization(headers: &HeaderMap) -> Result<Authorization<'_>, Rejection> {
     if values.next().is_some() {
         return Err(ambiguous("two Authorization fields"));
     }
-    let value = value.as_bytes().trim_ascii();
-    let end = value
-        .iter()
-        .position(|byte| matches!(byte, b' ' | b'\t' | b','))
-        .unwrap_or(value.len());
-    let (scheme, rest) = value.split_at_checked(end).unwrap_or((value, &[]));
+    let (scheme, rest) = split_scheme(value.as_bytes());
     if scheme.eq_ignore_ascii_case(b"bearer") {
         Ok(Authorization::Bearer(rest))
     } else {
         Ok(Authorization::Other)
     }
+}
+
+fn split_scheme(value: &[u8]) -> (&[u8], &[u8]) {
+    let value = value.trim_ascii();
+    let end = value
+        .iter()
+        .position(|byte| matches!(byte, b' ' | b'\t' | b','))
+        .unwrap_or(value.len());
+    value.split_at_checked(end).unwrap_or((value, &[]))
 }
 
 /// One or more spaces, then the token of RFC 6750 section 2.1 and nothing else.

@@ -10,7 +10,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::value::{OneOrMany, Rate, Span};
+use super::limit_key::{self, LimitKey, LimitKeys};
+use super::value::{ByteSize, OneOrMany, Rate, Span};
 
 /// A bound on the rate, the failures or the concurrency of requests of one key.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -20,9 +21,25 @@ pub struct Limit {
     pub rate: Option<OneOrMany<Rate>>,
     /// Depth of the bucket of the first window. Default, and for the others: the count of the rate.
     pub burst: Option<u32>,
-    /// What shares a bucket; several parts make one key. `"ip+route"` is short for `["ip", "route"]`.
-    #[serde(default = "by_ip", deserialize_with = "parts")]
+    /// What shares a bucket; several parts make one key: `["ip", "json:email"]` or `"ip+json:email"`.
+    #[serde(default = "by_ip", deserialize_with = "limit_key::parts")]
+    #[schemars(with = "OneOrMany<LimitKeys>")]
     pub key: Vec<LimitKey>,
+    /// How much of an IPv4 address counts.
+    #[serde(default = "one_address")]
+    pub ipv4_prefix: u8,
+    /// How much of an IPv6 address counts: a customer roams in a /64, and some in a /56 or /48.
+    #[serde(default = "one_customer")]
+    pub ipv6_prefix: u8,
+    /// Names of the networks that `network` tells apart. Empty: all.
+    #[serde(default)]
+    pub networks: Vec<String>,
+    /// Largest body that is read for `json:` and `form:`.
+    #[serde(default = "sixteen_kib")]
+    pub peek: ByteSize,
+    /// Longest wait for that body.
+    #[serde(default = "five_seconds")]
+    pub peek_timeout: Span,
     /// What uses the budget up.
     #[serde(default)]
     pub count: Count,
@@ -102,19 +119,6 @@ pub struct LimitUse {
     pub name: String,
     /// How many one request counts for.
     pub cost: NonZeroU32,
-}
-
-/// A part of a limit's key: `ip`, `route`, `header:NAME`, `principal`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LimitKey {
-    /// The client's address: IPv4 /32, IPv6 /64.
-    Ip,
-    /// The route's name.
-    Route,
-    /// The value of a header; absent counts as one value.
-    Header(http::HeaderName),
-    /// The authenticated caller; anonymous callers count by address.
-    Principal,
 }
 
 impl Default for Failure {
@@ -197,16 +201,20 @@ impl JsonSchema for LimitUse {
     }
 }
 
-/// `"ip+route"` is `"ip", "route"`.
-fn parts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LimitKey>, D::Error> {
-    let written = Vec::<Cow<'de, str>>::deserialize(deserializer)?;
-    let parts = written.iter().flat_map(|text| text.split('+'));
-    let parsed = parts.map(|part| part.trim().parse().map_err(de::Error::custom));
-    parsed.collect()
-}
-
 fn by_ip() -> Vec<LimitKey> {
     vec![LimitKey::Ip]
+}
+fn one_address() -> u8 {
+    32
+}
+fn one_customer() -> u8 {
+    64
+}
+fn sixteen_kib() -> ByteSize {
+    ByteSize::kib(16)
+}
+fn five_seconds() -> Span {
+    Span::seconds(5)
 }
 fn once() -> NonZeroU32 {
     NonZeroU32::MIN

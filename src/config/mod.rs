@@ -15,7 +15,9 @@ mod auth;
 mod csrf;
 mod issuer;
 mod limit;
+mod limit_key;
 mod listen;
+mod network;
 mod route;
 mod session;
 mod store;
@@ -36,9 +38,11 @@ pub use auth::{Auth, AuthRules, OnIssuerDown};
 pub use csrf::{Csrf, CsrfOrigins};
 pub use error::{ConfigError, KeyPath, Problems};
 pub use issuer::{Algorithm, ClientAuth, Introspected, Introspection, Issuer};
-pub use limit::{Count, Exempt, Failure, Limit, LimitKey, LimitMode, LimitUse};
+pub use limit::{Count, Exempt, Failure, Limit, LimitMode, LimitUse};
+pub use limit_key::{LimitKey, LimitKeys};
 pub use listen::{Certificate, HttpVersion, KeyPair, Listen, Tls, TlsVersion};
 pub use load::{Loaded, Sources};
+pub use network::Network;
 pub use route::{
     BackchannelLogout, Bearer, Cookies, Cors, Edit, Edits, EncodedSlash, GrpcWeb, Publish,
     Redirect, Respond, Revokes, Rewrite, Route, SameSite, StreamAuth, Test,
@@ -88,6 +92,8 @@ pub struct Config {
     pub issuer: BTreeMap<String, Issuer>,
     /// Sessions that a backend confirms, by name.
     pub session: BTreeMap<String, Session>,
+    /// Sets of addresses, by name.
+    pub network: BTreeMap<String, Network>,
     /// Bounds on rate, by name.
     pub limit: BTreeMap<String, Limit>,
     /// What is served. Order plays no part: the most specific route wins.
@@ -116,6 +122,7 @@ impl Default for Config {
             upstream: BTreeMap::new(),
             issuer: BTreeMap::new(),
             session: BTreeMap::new(),
+            network: BTreeMap::new(),
             limit: BTreeMap::new(),
             route: Vec::new(),
             test: Vec::new(),

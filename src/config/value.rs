@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::limit::LimitKey;
+use super::limit_key::{LimitKey, LimitKeys};
 
 /// A duration: `"250ms"`, `"10s"`, `"5m"`, `"1h"`, `"2d"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +103,12 @@ impl ByteSize {
 /// What a small word of the configuration should have been.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadValue(Cow<'static, str>);
+
+impl BadValue {
+    pub(super) fn new(why: impl Into<Cow<'static, str>>) -> Self {
+        Self(why.into())
+    }
+}
 
 impl fmt::Display for BadValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -372,41 +378,6 @@ impl fmt::Display for StoreServer {
     }
 }
 
-impl FromStr for LimitKey {
-    type Err = BadValue;
-
-    fn from_str(text: &str) -> Result<Self, BadValue> {
-        match text {
-            "ip" => Ok(Self::Ip),
-            "route" => Ok(Self::Route),
-            "principal" => Ok(Self::Principal),
-            _ => text
-                .strip_prefix("header:")
-                .and_then(|name| name.parse().ok())
-                .map(Self::Header)
-                .ok_or_else(|| {
-                    BadValue(
-                        format!(
-                            "`{text}` is no limit key; known are ip, route, principal, header:NAME"
-                        )
-                        .into(),
-                    )
-                }),
-        }
-    }
-}
-
-impl fmt::Display for LimitKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip => f.write_str("ip"),
-            Self::Route => f.write_str("route"),
-            Self::Principal => f.write_str("principal"),
-            Self::Header(name) => write!(f, "header:{name}"),
-        }
-    }
-}
-
 /// `"512B"` is 512 and `B`.
 fn split_unit(text: &str) -> Option<(u64, &str)> {
     let digits = text.find(|character: char| !character.is_ascii_digit())?;
@@ -460,7 +431,8 @@ written_as_text! {
     Rate, "Rate", "^[1-9][0-9]*/(s|m|h|d)$", r#"a rate such as "10/s", "10/m", "100/h" or "3/d""#;
     Endpoint, "Endpoint", "^(http|https|h2c|h2)://[^/]+/?$", r#"an endpoint such as "http://10.0.0.5:3000" or "h2c://zitadel:8080""#;
     StoreServer, "StoreServer", "^rediss?://[^/]+/?$", r#"a server such as "redis://10.0.0.5:6379" or "rediss://redis.internal:6379""#;
-    LimitKey, "LimitKey", "^(ip|route|principal|header:.+)$", r#"a part of a limit's key: "ip", "route", "principal" or "header:NAME""#;
+    LimitKey, "LimitKey", "^(ip|network|route|method|principal|basic:client_id|grpc:service|(header|cookie|claim|json|form):.+)$", r#"a part of a limit's key, such as "ip", "json:email" or "header:NAME""#;
+    LimitKeys, "LimitKeys", "^(ip|network|route|method|principal|basic:client_id|grpc:service|(header|cookie|claim|json|form):.+)([+].+)?$", r#"a limit's key, such as "ip", "ip+json:email" or "header:NAME""#;
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
@@ -564,7 +536,6 @@ mod tests {
         round_trip::<Rate>("10/m");
         round_trip::<Endpoint>("h2c://zitadel:8080");
         round_trip::<Endpoint>("https://[2001:db8::1]:443");
-        round_trip::<LimitKey>("header:x-tenant");
         round_trip::<StoreServer>("redis://10.0.0.5:6379");
         round_trip::<StoreServer>("rediss://[2001:db8::1]:7000");
     }

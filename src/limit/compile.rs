@@ -1,5 +1,6 @@
 //! `[limit.NAME]` made into a [`Limit`].
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use http::HeaderName;
 
 use super::budget::{Budget, MOST_WINDOWS};
 use super::failure::Failures;
-use super::key::KeyPlan;
+use super::key::{Addresses, KeyPlan, KeySecret, Networks};
 use super::rate::{LONGEST_FILL, Window};
 use super::seats::Seats;
 use super::store::Store;
@@ -22,14 +23,18 @@ impl Limit {
     pub fn compile(
         name: &str,
         written: &config::Limit,
+        networks: &BTreeMap<String, config::Network>,
         path: &KeyPath,
         previous: Option<&Arc<Self>>,
         problems: &mut Problems,
     ) -> Option<Arc<Self>> {
-        if let Some(same) = previous.filter(|limit| limit.is_written(name, written)) {
+        let addresses = compile_addresses(written, networks, path, problems)?;
+        if let Some(same) = previous
+            .filter(|limit| limit.is_written(name, written) && *limit.key.addresses() == addresses)
+        {
             return Some(Arc::clone(same));
         }
-        Self::with_timer(name, written, path, Monotonic, problems).map(Arc::new)
+        Self::with_timer(name, written, addresses, path, Monotonic, problems).map(Arc::new)
     }
 }
 
@@ -37,11 +42,12 @@ impl<C: Timer> Limit<C> {
     pub(super) fn with_timer(
         name: &str,
         written: &config::Limit,
+        addresses: Addresses,
         path: &KeyPath,
         timer: C,
         problems: &mut Problems,
     ) -> Option<Self> {
-        let key = compile_key(&written.key, &path.key("key"), problems);
+        let key = compile_key(written, path, problems);
         let max_keys = compile_max_keys(written.max_keys, &path.key("max_keys"), problems);
         let budget = compile_budget(written, path, problems);
         let failures = compile_failures(written, path, problems);
@@ -52,7 +58,7 @@ impl<C: Timer> Limit<C> {
         Some(Self {
             name: Arc::from(name),
             written: written.clone(),
-            key: key?,
+            key: KeyPlan::new(key?, addresses, KeySecret::draw()),
             budget: budget?.map(|budget| Buckets {
                 store: Store::new(budget.layout(), &budget.spans(), max_keys),
                 budget,
@@ -71,40 +77,103 @@ impl<C: Timer> Limit<C> {
     }
 }
 
-fn compile_key(parts: &[LimitKey], path: &KeyPath, problems: &mut Problems) -> Option<KeyPlan> {
+/// The parts of the key, checked.
+fn compile_key<'w>(
+    written: &'w config::Limit,
+    path: &KeyPath,
+    problems: &mut Problems,
+) -> Option<&'w [LimitKey]> {
+    let key = path.key("key");
     let mut fine = true;
-    if parts.is_empty() {
+    if written.key.is_empty() {
         problems.push_with_help(
-            path,
+            &key,
             "a limit needs at least one key",
             Some("leave `key` out to count by address".to_owned()),
         );
         fine = false;
     }
-    for (position, part) in parts.iter().enumerate() {
+    for (position, part) in written.key.iter().enumerate() {
         let LimitKey::Header(name) = part else {
             continue;
         };
         if let Some(instead) = better_than(name) {
             problems.push_with_help(
-                &path.index(position),
+                &key.index(position),
                 format!(
                     "`{name}` cannot be counted by: whoever sends it chooses it anew each time"
                 ),
-                Some(format!("use `{instead}`")),
+                Some(format!("use {instead}")),
             );
             fine = false;
         }
     }
-    fine.then(|| KeyPlan::new(parts))
+    let reads_body = |part: &LimitKey| matches!(part, LimitKey::Json(_) | LimitKey::Form(_));
+    if written.key.iter().any(reads_body) && !(1..=MOST_PEEK).contains(&written.peek.0) {
+        problems.push(&path.key("peek"), "between 1B and 1MiB can be read ahead");
+        fine = false;
+    }
+    fine.then_some(&*written.key)
+}
+
+/// How addresses are told apart.
+pub(super) fn compile_addresses(
+    written: &config::Limit,
+    networks: &BTreeMap<String, config::Network>,
+    path: &KeyPath,
+    problems: &mut Problems,
+) -> Option<Addresses> {
+    let mut fine = true;
+    for (key, prefix, most) in [
+        ("ipv4_prefix", written.ipv4_prefix, 32),
+        ("ipv6_prefix", written.ipv6_prefix, 128),
+    ] {
+        if prefix == 0 || prefix > most {
+            problems.push(&path.key(key), format!("a prefix has 1 to {most} bits"));
+            fine = false;
+        }
+    }
+    let wanted = written.key.contains(&LimitKey::Network);
+    for (index, name) in written.networks.iter().enumerate() {
+        if !networks.contains_key(name) {
+            let known = networks.keys().map(String::as_str);
+            problems.unknown_name(&path.key("networks").index(index), "network", name, known);
+            fine = false;
+        }
+    }
+    if wanted && networks.is_empty() {
+        problems.push_with_help(
+            &path.key("key"),
+            "`network` tells named networks apart, and there are none",
+            Some("add `[network.office]` with `cidrs = [\"192.0.2.0/24\"]`".to_owned()),
+        );
+        fine = false;
+    }
+    let listed = |name: &String| written.networks.is_empty() || written.networks.contains(name);
+    let named = networks.iter().filter(|(name, _)| wanted && listed(name));
+    let named = named.flat_map(|(name, network)| {
+        let cidrs = network.cidrs.iter();
+        cidrs.map(move |cidr| (name.as_str(), *cidr))
+    });
+    match Networks::new(named) {
+        Ok(networks) => {
+            fine.then(|| Addresses::new(written.ipv4_prefix, written.ipv6_prefix, networks))
+        }
+        Err(twice) => {
+            let message = format!("`{twice}` stands in two of the networks that are told apart");
+            problems.push(&path.key("key"), message);
+            None
+        }
+    }
 }
 
 /// Headers that only `authn` and `client_ip` read, and the key that stands for what is true in them.
 fn better_than(name: &HeaderName) -> Option<&'static str> {
     match name.as_str() {
-        "authorization" | "proxy-authorization" | "cookie" => Some("principal"),
-        "forwarded" | "x-real-ip" | "true-client-ip" | "cf-connecting-ip" => Some("ip"),
-        name if name.starts_with("x-forwarded-") => Some("ip"),
+        "authorization" | "proxy-authorization" => Some("`principal` or `basic:client_id`"),
+        "cookie" => Some("`principal` or `cookie:NAME`"),
+        "forwarded" | "x-real-ip" | "true-client-ip" | "cf-connecting-ip" => Some("`ip`"),
+        name if name.starts_with("x-forwarded-") => Some("`ip`"),
         _ => None,
     }
 }
@@ -260,3 +329,6 @@ fn demand_a_bound(written: &config::Limit, path: &KeyPath, problems: &mut Proble
         );
     }
 }
+
+/// Most of a body that is read ahead: it stands in memory meanwhile, before anybody knows who sends it.
+const MOST_PEEK: u64 = 1024 * 1024;

@@ -10,7 +10,9 @@ mod charges;
 mod compile;
 mod debts;
 mod failure;
+mod inputs;
 mod key;
+mod peek;
 mod rate;
 mod seats;
 mod store;
@@ -20,14 +22,12 @@ mod uses;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::HeaderMap;
-
-use crate::client_ip::ClientIp;
 use crate::config;
 use crate::types::{CidrSet, Principal, Reason, Rejection};
 
@@ -35,7 +35,10 @@ use budget::{Budget, Settlement, Verdict, Why};
 pub use charges::Charges;
 use failure::Failures;
 pub use failure::{Answer, Grpc};
+pub use inputs::{Credentials, KeyInputs, Shown};
+pub use key::KeySecret;
 use key::{Key, KeyPlan};
+pub use peek::{Field, PeekPlan, Peeked};
 use seats::{NoSeat, Seats};
 use store::Store;
 pub use timer::{Monotonic, Timer};
@@ -77,33 +80,9 @@ struct Counts {
     allowed: AtomicU64,
     refused: AtomicU64,
     exempt: AtomicU64,
+    unreadable: AtomicU64,
     failed: AtomicU64,
     bans: AtomicU64,
-}
-
-/// What a key can be made of.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyInputs<'a> {
-    /// The client.
-    pub ip: ClientIp,
-    /// The route's name; empty before routing.
-    pub route: &'a str,
-    /// The request's header fields.
-    pub headers: &'a HeaderMap,
-    /// The caller; `None` before authentication.
-    pub principal: Option<&'a Principal>,
-}
-
-impl<'a> KeyInputs<'a> {
-    /// The same, as it was seen before routing.
-    #[must_use]
-    pub fn before_routing(self) -> Self {
-        Self {
-            route: "",
-            principal: None,
-            ..self
-        }
-    }
 }
 
 /// What a limit has decided since it was made.
@@ -115,6 +94,8 @@ pub struct Tally {
     pub refused: u64,
     /// Requests of those who are never counted.
     pub exempt: u64,
+    /// Requests whose body could not be read as the key asks.
+    pub unreadable: u64,
     /// Failures charged.
     pub failed: u64,
     /// Bans begun.
@@ -152,6 +133,12 @@ impl<C: Timer> Limit<C> {
         self.key.needs_principal() || !self.exempt.principals.is_empty()
     }
 
+    /// Whether the key names a field of the body, so that the body is read before the check.
+    #[must_use]
+    pub fn needs_body(&self) -> bool {
+        self.key.in_body().next().is_some()
+    }
+
     /// Whether what is over the limit is refused, and not only counted.
     #[must_use]
     pub fn is_enforced(&self) -> bool {
@@ -176,6 +163,9 @@ impl<C: Timer> Limit<C> {
         if self.exempts(inputs) {
             self.counts.exempt.fetch_add(1, Ordering::Relaxed);
             return Ruling::Exempt;
+        }
+        if self.key.unreadable(inputs).is_some() {
+            self.counts.unreadable.fetch_add(1, Ordering::Relaxed);
         }
         let Some(Buckets { budget, store }) = &self.budget else {
             self.counts.allowed.fetch_add(1, Ordering::Relaxed);
@@ -261,12 +251,16 @@ impl<C: Timer> Limit<C> {
             || (!principals.is_empty() && inputs.principal.is_some_and(known))
     }
 
-    fn refusal(&self, wait: Duration, why: Why) -> Rejection {
+    fn refusal(&self, wait: Duration, why: Why, inputs: &KeyInputs<'_>) -> Rejection {
         let detail = match why {
             Why::Spent => "the bucket of this key is empty",
             Why::Pending => "requests of this key under way may use its bucket up",
             Why::BanBegun => "the bucket of this key is empty; it is banned from now on",
             Why::Banned => "this key is banned",
+        };
+        let detail = match self.key.unreadable(inputs) {
+            Some(fault) => Cow::Owned(format!("{detail}: that of what cannot be read ({fault})")),
+            None => Cow::Borrowed(detail),
         };
         Rejection::because(Reason::RateLimited, detail)
             .retry_after(wait)
@@ -312,6 +306,7 @@ impl<C: Timer> Limit<C> {
             allowed: count(&self.counts.allowed),
             refused: count(&self.counts.refused),
             exempt: count(&self.counts.exempt),
+            unreadable: count(&self.counts.unreadable),
             failed: count(&self.counts.failed),
             bans: count(&self.counts.bans),
             evicted_clear,

@@ -46,6 +46,12 @@ impl<C: Timer> Limits<C> {
         }
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.uses.is_empty()
+    }
+
     /// The limits.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Limit<C>>> {
         self.uses.iter().map(|used| &used.limit)
@@ -138,7 +144,7 @@ impl<C: Timer> Limits<C> {
         why: Why,
         inputs: &KeyInputs<'_>,
     ) -> Rejection {
-        limit.refusal(wait.max(self.longest_wait(inputs)), why)
+        limit.refusal(wait.max(self.longest_wait(inputs)), why, inputs)
     }
 
     async fn take_seats(

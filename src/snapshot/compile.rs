@@ -14,7 +14,7 @@ use crate::authz;
 use crate::client_ip::Trust;
 use crate::config::{self, Auth, Config, ConfigError, KeyPath, Problems, StreamAuth};
 use crate::cors::{Cors, Csrf};
-use crate::limit::{Limit, Limits, Use};
+use crate::limit::{Limit, Limits, PeekPlan, Use};
 use crate::route::{HeadCaps, RouteMatch, Table};
 use crate::store::Store;
 use crate::telemetry::{Metrics, log};
@@ -204,7 +204,14 @@ impl Compiler<'_> {
         let mut limits = BTreeMap::new();
         for (name, limit) in &self.config.limit {
             let previous = self.previous.and_then(|previous| previous.limits.get(name));
-            let compiled = Limit::compile(name, limit, &path.key(name), previous, self.problems);
+            let compiled = Limit::compile(
+                name,
+                limit,
+                &self.config.network,
+                &path.key(name),
+                previous,
+                self.problems,
+            );
             limits.extend(compiled.map(|limit| (name.clone(), limit)));
         }
         limits
@@ -303,14 +310,18 @@ impl Compiler<'_> {
     ) -> Vec<Use> {
         let named = self.named_limits(uses, path, limits);
         for (index, used) in uses.iter().enumerate() {
-            if limits
-                .get(&used.name)
-                .is_some_and(|limit| limit.needs_principal())
-            {
-                let name = &used.name;
-                let why = format!("`{name}` counts callers, who are not known before routing");
-                self.problems.push(&path.index(index), why);
-            }
+            let Some(limit) = limits.get(&used.name) else {
+                continue;
+            };
+            let what = if limit.needs_principal() {
+                "callers, who are not known"
+            } else if limit.needs_body() {
+                "by the body, which is not read"
+            } else {
+                continue;
+            };
+            let why = format!("`{}` counts {what} before routing", used.name);
+            self.problems.push(&path.index(index), why);
         }
         named
     }
@@ -400,9 +411,12 @@ impl Compiler<'_> {
         let upgrades = Upgrades::compile(route, upstream, path, self.problems);
         let revokes = self.revokes(route, path, parts);
         let limits = self.named_limits(&route.limits, &path.key("limits"), parts.limits);
+        let peek = PeekPlan::of(limits.iter().map(|used| &*used.limit), route.grpc.is_some());
         let (late, early): (Vec<_>, Vec<_>) = limits
             .into_iter()
             .partition(|used| used.limit.needs_principal());
+        let (in_body, early): (Vec<_>, Vec<_>) =
+            early.into_iter().partition(|used| used.limit.needs_body());
         Some(Policy {
             name: Arc::from(name),
             authn: authn?,
@@ -419,7 +433,9 @@ impl Compiler<'_> {
             tunnel_metrics: (!route.upgrade.is_empty()).then(|| self.metrics.tunnels(name)),
             binds_streams: route.stream_auth == StreamAuth::Bound,
             timeout: route.timeout.0,
+            peek,
             early_limits: Limits::new(early),
+            body_limits: Limits::new(in_body),
             late_limits: Limits::new(late),
             max_body: route.max_body.0,
             encoded_slash: route.encoded_slash,

@@ -4,6 +4,7 @@
 //! previous snapshot by name where its configuration is unchanged.
 
 mod compile;
+mod counted;
 mod explain;
 mod limits;
 mod listener;
@@ -28,6 +29,7 @@ use crate::upstream::Cluster;
 
 pub use crate::authn::{Lapse, Vigil, Vigils};
 pub use crate::telemetry::metrics::OpenConnection;
+pub use counted::key_inputs;
 pub use explain::{Step, Verdict};
 pub use limits::ListenerLimits;
 pub use listener::Listener;

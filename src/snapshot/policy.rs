@@ -13,7 +13,7 @@ use crate::authz;
 use crate::client_ip::Client;
 use crate::config::EncodedSlash;
 use crate::cors::{Cors, Csrf, Site};
-use crate::limit::{Charges, KeyInputs, Limit, Limits};
+use crate::limit::{Charges, KeyInputs, Limit, Limits, PeekPlan};
 use crate::route::Head;
 use crate::telemetry::metrics::{AuthMetrics, RouteMetrics, TunnelMetrics, UpstreamMetrics};
 use crate::transform::Plan;
@@ -48,7 +48,10 @@ pub struct Policy {
     pub binds_streams: bool,
     /// Longest wait for the first byte of the response.
     pub timeout: Duration,
+    /// What its limits want to know of the body.
+    pub peek: Option<PeekPlan>,
     pub(super) early_limits: Limits,
+    pub(super) body_limits: Limits,
     pub(super) late_limits: Limits,
     pub(super) max_body: u64,
     pub(super) encoded_slash: EncodedSlash,
@@ -170,7 +173,8 @@ impl Policy {
 
     /// The limits of the route.
     pub fn limits(&self) -> impl Iterator<Item = &Arc<Limit>> {
-        self.early_limits.iter().chain(self.late_limits.iter())
+        let early = self.early_limits.iter().chain(self.body_limits.iter());
+        early.chain(self.late_limits.iter())
     }
 
     /// Refuses what a page of another site made the browser of a session's user send.
@@ -199,20 +203,37 @@ impl Policy {
         csrf.check(method, headers, site)
     }
 
-    /// Limits on what is known before authentication. A refusal states a wait that those of the listener honour too.
+    /// Limits on what the head says. A refusal states a wait that those of the listener honour too.
     ///
     /// # Errors
     /// `RateLimited`, `ConcurrencyLimited`.
     pub async fn check_early_limits(
         &self,
         listener: &Listener,
-        client: &Client,
-        headers: &HeaderMap,
+        inputs: KeyInputs<'_>,
         charges: &mut Charges,
     ) -> Result<(), Rejection> {
-        let inputs = self.key_inputs(client, headers, None);
+        let inputs = self.routed(inputs);
         let checked = self.early_limits.check(&inputs, charges).await;
         checked.map_err(|why| listener.limits.prolong(why, &inputs.before_routing()))
+    }
+
+    /// Limits on what the body says.
+    ///
+    /// # Errors
+    /// `RateLimited`, `ConcurrencyLimited`.
+    pub async fn check_body_limits(
+        &self,
+        listener: &Listener,
+        inputs: KeyInputs<'_>,
+        charges: &mut Charges,
+    ) -> Result<(), Rejection> {
+        let inputs = self.routed(inputs);
+        let checked = self.body_limits.check(&inputs, charges).await;
+        checked.map_err(|why| {
+            let why = self.early_limits.prolong(why, &inputs);
+            listener.limits.prolong(why, &inputs.before_routing())
+        })
     }
 
     /// Limits on who the caller is.
@@ -222,30 +243,26 @@ impl Policy {
     pub async fn check_late_limits(
         &self,
         listener: &Listener,
-        client: &Client,
-        headers: &HeaderMap,
+        inputs: KeyInputs<'_>,
         principal: &Principal,
         charges: &mut Charges,
     ) -> Result<(), Rejection> {
-        let inputs = self.key_inputs(client, headers, Some(principal));
+        let inputs = KeyInputs {
+            principal: Some(principal),
+            ..self.routed(inputs)
+        };
         let checked = self.late_limits.check(&inputs, charges).await;
         checked.map_err(|why| {
             let why = self.early_limits.prolong(why, &inputs);
+            let why = self.body_limits.prolong(why, &inputs);
             listener.limits.prolong(why, &inputs.before_routing())
         })
     }
 
-    fn key_inputs<'a>(
-        &'a self,
-        client: &Client,
-        headers: &'a HeaderMap,
-        principal: Option<&'a Principal>,
-    ) -> KeyInputs<'a> {
+    fn routed<'a>(&'a self, inputs: KeyInputs<'a>) -> KeyInputs<'a> {
         KeyInputs {
-            ip: client.ip,
             route: &self.name,
-            headers,
-            principal,
+            ..inputs
         }
     }
 

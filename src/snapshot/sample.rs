@@ -150,6 +150,7 @@ fn limit_sample(limit: &Limit) -> LimitSample {
             (over, tally.refused),
             ("exempt", tally.exempt),
         ],
+        unreadable: tally.unreadable,
         failures: tally.failed,
         bans: tally.bans,
         evictions: vec![

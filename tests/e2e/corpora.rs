@@ -56,6 +56,11 @@ fn cookies_are_found_where_every_reader_finds_them() {
 }
 
 #[test]
+fn no_account_in_a_body_is_overlooked() {
+    replay("peek", checks::peek);
+}
+
+#[test]
 fn configurations_that_are_accepted_can_be_written_out() {
     replay("config", checks::config);
 }

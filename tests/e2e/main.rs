@@ -40,6 +40,8 @@ mod jwt;
 mod guesses;
 // Bursts, keys, addresses, and every way around a limit that does not work.
 mod limits;
+// Accounts, networks and clients as keys: what is read of a body, and that it passes on untouched.
+mod limit_keys;
 // Logins that live in a cookie.
 mod session;
 // Key sets over time: conditions, restarts, rotations, outages beside each other; tokens in other places.

@@ -14,7 +14,9 @@ use crate::config::ConfigError;
 use crate::config::error::{KeyPath, Place};
 
 /// Top-level tables of named things.
-pub(super) const NAMED: &[&str] = &["issuer", "limit", "listen", "session", "upstream"];
+pub(super) const NAMED: &[&str] = &[
+    "issuer", "limit", "listen", "network", "session", "upstream",
+];
 /// Top-level lists.
 pub(super) const LISTS: &[&str] = &["route", "test"];
 /// Top-level keys that there is one of.

@@ -3,18 +3,19 @@ mod model;
 mod seats;
 mod windows;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use governor::clock::FakeRelativeClock;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
-use super::{Charges, KeyInputs, Limit, Limits, Use};
+use super::key::{Addresses, Networks};
+use super::{Charges, KeyInputs, Limit, Limits, Peeked, Use};
 use crate::client_ip::ClientIp;
-use crate::config::{self, KeyPath, LimitKey, OneOrMany, Problems, Rate, Span};
+use crate::config::{self, ByteSize, KeyPath, LimitKey, OneOrMany, Problems, Rate, Span};
 use crate::types::principal::PrincipalFacts;
 use crate::types::{AuthMethod, Principal, Reason, Rejection};
 
@@ -33,8 +34,21 @@ fn written(count: u32, per: Duration, burst: Option<u32>, key: &[LimitKey]) -> c
         queue: None,
         queue_timeout: Span::seconds(1),
         allow: config::Exempt::default(),
+        ipv4_prefix: 32,
+        ipv6_prefix: 64,
+        networks: Vec::new(),
+        peek: ByteSize::kib(16),
+        peek_timeout: Span::seconds(5),
         max_keys: 1_000,
     }
+}
+
+fn addresses(written: &config::Limit) -> Addresses {
+    Addresses::new(
+        written.ipv4_prefix,
+        written.ipv6_prefix,
+        Networks::default(),
+    )
 }
 
 fn limit(written: &config::Limit) -> (Arc<Limit<FakeRelativeClock>>, FakeRelativeClock) {
@@ -43,6 +57,7 @@ fn limit(written: &config::Limit) -> (Arc<Limit<FakeRelativeClock>>, FakeRelativ
     let limit = Limit::with_timer(
         "login",
         written,
+        addresses(written),
         &KeyPath::root(),
         clock.clone(),
         &mut problems,
@@ -126,11 +141,11 @@ impl Visit {
     }
 
     fn inputs(&self) -> KeyInputs<'_> {
+        static NOTHING: LazyLock<Peeked> = LazyLock::new(Peeked::default);
         KeyInputs {
-            ip: self.ip,
             route: self.route,
-            headers: &self.headers,
             principal: self.principal.as_ref(),
+            ..KeyInputs::of(self.ip, &self.headers, &NOTHING)
         }
     }
 }
@@ -193,7 +208,15 @@ mod rates {
     fn the_process_clock_starts_limits_too() {
         let mut problems = Problems::default();
         let written = written(1, MINUTE, None, &[LimitKey::Ip]);
-        let limit = Limit::compile("x", &written, &KeyPath::root(), None, &mut problems).unwrap();
+        let limit = Limit::compile(
+            "x",
+            &written,
+            &BTreeMap::new(),
+            &KeyPath::root(),
+            None,
+            &mut problems,
+        )
+        .unwrap();
         let client = from("192.0.2.1");
         assert!(client.passes(&limit));
         let wait = client.wait(&limit).unwrap();
@@ -527,7 +550,7 @@ mod compile {
     fn check(written: &config::Limit, expected: &[&str]) {
         let mut problems = Problems::default();
         let path = KeyPath::root().key("limit").key("x");
-        let compiled = Limit::compile("x", written, &path, None, &mut problems);
+        let compiled = Limit::compile("x", written, &BTreeMap::new(), &path, None, &mut problems);
         let found: Vec<_> = problems
             .into_errors()
             .iter()
@@ -594,18 +617,35 @@ mod compile {
         let mut problems = Problems::default();
         let path = KeyPath::root();
         let written = written(1, MINUTE, None, &[LimitKey::Ip]);
-        let before = Limit::compile("x", &written, &path, None, &mut problems).unwrap();
+        let before =
+            Limit::compile("x", &written, &BTreeMap::new(), &path, None, &mut problems).unwrap();
         let client = from("192.0.2.1");
         assert!(client.passes(&before));
 
-        let after = Limit::compile("x", &written, &path, Some(&before), &mut problems).unwrap();
+        let after = Limit::compile(
+            "x",
+            &written,
+            &BTreeMap::new(),
+            &path,
+            Some(&before),
+            &mut problems,
+        )
+        .unwrap();
         assert!(!client.passes(&after), "mid-window, and still charged");
 
         let wider = config::Limit {
             burst: Some(5),
             ..written
         };
-        let changed = Limit::compile("x", &wider, &path, Some(&before), &mut problems).unwrap();
+        let changed = Limit::compile(
+            "x",
+            &wider,
+            &BTreeMap::new(),
+            &path,
+            Some(&before),
+            &mut problems,
+        )
+        .unwrap();
         assert!(!Arc::ptr_eq(&before, &changed));
     }
 }

@@ -74,7 +74,14 @@ fn a_limit_that_refuses_leaves_those_before_it_uncharged() {
     let mut problems = Problems::default();
     let path = KeyPath::root();
     let by_ip = written(1, MINUTE, None, &[LimitKey::Ip]);
-    let by_ip = Limit::with_timer("ip", &by_ip, &path, clock.clone(), &mut problems);
+    let by_ip = Limit::with_timer(
+        "ip",
+        &by_ip,
+        addresses(&by_ip),
+        &path,
+        clock.clone(),
+        &mut problems,
+    );
     let limits = [by_account.clone(), Arc::new(by_ip.unwrap())].map(|limit| Use {
         limit,
         cost: std::num::NonZeroU32::MIN,
@@ -96,7 +103,14 @@ fn a_stated_wait_is_that_of_the_slowest_limit() {
     let (quick, clock) = limit(&written(1, Duration::from_secs(1), None, &[LimitKey::Ip]));
     let mut problems = Problems::default();
     let slow = written(1, HOUR, None, &[LimitKey::Ip]);
-    let slow = Limit::with_timer("slow", &slow, &KeyPath::root(), clock, &mut problems);
+    let slow = Limit::with_timer(
+        "slow",
+        &slow,
+        addresses(&slow),
+        &KeyPath::root(),
+        clock,
+        &mut problems,
+    );
     let limits = [quick, Arc::new(slow.unwrap())].map(|limit| Use {
         limit,
         cost: std::num::NonZeroU32::MIN,

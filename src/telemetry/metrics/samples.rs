@@ -96,6 +96,8 @@ pub struct LimitSample {
     pub keys: u64,
     /// Requests, by decision.
     pub decisions: Vec<(&'static str, u64)>,
+    /// Requests whose body could not be read.
+    pub unreadable: u64,
     /// Failures charged.
     pub failures: u64,
     /// Bans begun.
@@ -336,6 +338,10 @@ impl Samples {
             "vestibule_limit_evictions_total",
             "Keys that made room for others because as many as max_keys were kept.",
         );
+        let mut unreadable = Family::counter(
+            "vestibule_limit_unreadable_decisions_total",
+            "Decisions on bodies that could not be read as the limit's key asks.",
+        );
         let mut keys = Family::gauge("vestibule_limit_keys", "Keys that a limit keeps.");
         let mut waiting = Family::gauge(
             "vestibule_limit_waiting",
@@ -349,11 +355,14 @@ impl Samples {
             for (state, count) in &sample.evictions {
                 evictions.count(&[limit, ("state", state)], *count);
             }
+            unreadable.count(&[limit], sample.unreadable);
             failures.count(&[limit], sample.failures);
             bans.count(&[limit], sample.bans);
             keys.count(&[limit], sample.keys);
             waiting.count(&[limit], sample.waiting);
         }
-        vec![decisions, failures, bans, evictions, keys, waiting]
+        vec![
+            decisions, failures, bans, evictions, unreadable, keys, waiting,
+        ]
     }
 }

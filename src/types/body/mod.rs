@@ -20,9 +20,12 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::clock;
 use super::expiry::{Expiry, LastWords};
 use super::rejection::Reason;
+use crate::types::clock;
+use ahead::{Ahead, ReadAhead};
+
+mod ahead;
 
 /// A request or response body.
 pub struct Body {
@@ -42,8 +45,23 @@ enum Source {
     Empty,
     Full(Bytes),
     Incoming(Incoming),
+    /// The same, of which some was read ahead.
+    Peeked(Box<Ahead>),
     /// An incoming body that yielded its last frame or an error.
     Ended,
+}
+
+/// What [`Body::peek`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peek {
+    /// All of it.
+    Whole(Bytes),
+    /// More than was to be read.
+    TooLarge,
+    /// Less than the whole when the time was over.
+    Late,
+    /// The connection failed, or what it delivers is no body.
+    Broken,
 }
 
 /// Why a body ended before its end.
@@ -362,7 +380,7 @@ impl Body {
     pub fn at_hand(self) -> Bytes {
         match self.source {
             Source::Full(ref bytes) => bytes.clone(),
-            Source::Empty | Source::Incoming(_) | Source::Ended => Bytes::new(),
+            Source::Empty | Source::Incoming(_) | Source::Peeked(_) | Source::Ended => Bytes::new(),
         }
     }
 
@@ -392,11 +410,54 @@ impl Body {
         Ok(whole.freeze())
     }
 
+    /// Reads ahead until the body is whole, `most` bytes are there, or `patience` is over. Whatever was read is yielded
+    /// all the same, as it would have been: nobody behind can tell. A body that announces more than `most` is not
+    /// touched.
+    pub async fn peek(&mut self, most: usize, patience: Duration) -> Peek {
+        let incoming = match std::mem::replace(&mut self.source, Source::Ended) {
+            Source::Incoming(incoming) => incoming,
+            other => {
+                let whole = match &other {
+                    Source::Empty | Source::Ended => Peek::Whole(Bytes::new()),
+                    Source::Full(bytes) if bytes.len() <= most => Peek::Whole(bytes.clone()),
+                    Source::Full(_) | Source::Incoming(_) | Source::Peeked(_) => Peek::TooLarge,
+                };
+                self.source = other;
+                return whole;
+            }
+        };
+        let announced = http_body::Body::size_hint(&incoming).lower();
+        if announced > most as u64 {
+            self.source = Source::Incoming(incoming);
+            return Peek::TooLarge;
+        }
+        let mut ahead = Box::new(Ahead::of(incoming));
+        let end = tokio::time::timeout(patience, ahead.fill(most)).await;
+        let peek = match end {
+            Ok(ReadAhead::Whole) => Peek::Whole(ahead.data.clone()),
+            Ok(ReadAhead::More) => Peek::TooLarge,
+            Ok(ReadAhead::Broken) => Peek::Broken,
+            Err(_) => Peek::Late,
+        };
+        self.source = Source::Peeked(ahead);
+        peek
+    }
+
+    /// Whether every byte has been taken from the connection, so that the next request on it is not in the way.
+    #[must_use]
+    pub fn has_arrived(&self) -> bool {
+        match &self.source {
+            Source::Peeked(ahead) => ahead.has_arrived(),
+            _ => self.source_ended(),
+        }
+    }
+
     fn source_ended(&self) -> bool {
         match &self.source {
             Source::Empty | Source::Ended => true,
             Source::Full(_) => false,
             Source::Incoming(incoming) => http_body::Body::is_end_stream(incoming),
+            Source::Peeked(ahead) => ahead.is_end_stream(),
         }
     }
 
@@ -423,6 +484,7 @@ impl Body {
                 return Poll::Ready(None);
             }
             Source::Incoming(incoming) => http_body::Body::poll_frame(Pin::new(incoming), cx),
+            Source::Peeked(ahead) => ahead.poll_frame(cx),
         };
         if polled.is_pending()
             && let Some(idle) = self.patience.take()
@@ -461,12 +523,12 @@ impl Body {
 
     /// A reader that knows the length stops at the last byte, without asking for the end.
     fn note_end(&self, polled: &Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
-        let (Some(guard), Source::Incoming(incoming)) = (&self.guard, &self.source) else {
+        let Some(guard) = &self.guard else {
             return;
         };
         let ended = match polled {
             Poll::Ready(None) => true,
-            Poll::Ready(Some(Ok(_))) => http_body::Body::is_end_stream(incoming),
+            Poll::Ready(Some(Ok(_))) => self.source_ended(),
             Poll::Ready(Some(Err(_))) | Poll::Pending => false,
         };
         if ended {
@@ -670,6 +732,7 @@ impl http_body::Body for Body {
             Source::Empty | Source::Ended => SizeHint::with_exact(0),
             Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Incoming(incoming) => http_body::Body::size_hint(incoming),
+            Source::Peeked(ahead) => ahead.size_hint(),
         }
     }
 }
