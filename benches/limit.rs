@@ -10,6 +10,7 @@
     reason = "a bench that cannot run must say so; its groups are made by a macro"
 )]
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
@@ -20,10 +21,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use vestibule::client_ip::ClientIp;
 use vestibule::config::{KeyPath, Problems};
-use vestibule::limit::{Charges, KeyInputs, Limit, Limits, Use};
+use vestibule::limit::{Charges, Credentials, KeyInputs, Limit, Limits, Peeked, Shown, Use};
 
 const KEYS: [u32; 3] = [10, 1_000, 1_000_000];
 const THREADS: [usize; 4] = [1, 2, 4, 8];
@@ -89,7 +90,17 @@ fn flood(criterion: &mut Criterion) {
 fn limits(written: &str, keys: u32) -> Limits {
     let written = toml::from_str(written).unwrap();
     let mut problems = Problems::default();
-    let limit = Limit::compile("bench", &written, &KeyPath::root(), None, &mut problems);
+    let networks = BTreeMap::new();
+    let path = KeyPath::root();
+    let limit = Limit::compile(
+        "bench",
+        &written,
+        &networks,
+        &path,
+        None,
+        None,
+        &mut problems,
+    );
     let Some(limit) = limit else {
         panic!("{:?}", problems.into_errors());
     };
@@ -124,11 +135,29 @@ impl Client {
     }
 }
 
+/// A client that shows no credential.
+#[derive(Debug)]
+struct Nothing;
+
+impl Credentials for Nothing {
+    fn cookie<'h>(&self, _: &'h HeaderMap, _: &str) -> Shown<'h> {
+        Shown::Absent
+    }
+
+    fn basic_user<'h>(&self, _: &'h HeaderMap) -> Shown<'h> {
+        Shown::Absent
+    }
+}
+
 fn pass(limits: &Limits, headers: &HeaderMap, key: u32) -> bool {
     let inputs = KeyInputs {
         ip: ClientIp::new(IpAddr::V4(Ipv4Addr::from_bits(key))),
         route: "login",
+        method: &Method::POST,
+        path: "/login",
         headers,
+        credentials: &Nothing,
+        peeked: &Peeked::default(),
         principal: None,
     };
     let mut charges = Charges::default();

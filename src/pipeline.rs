@@ -180,6 +180,9 @@ async fn run(
     if let Some(redirect) = listener.redirect(&head) {
         return Ok(redirect);
     }
+    if let Some(line) = &gateway.line {
+        exchange.charges().share(line);
+    }
     check_listener(listener, &client, &head, request, exchange.charges()).await?; // scans that match no route are bounded too
     transform::strip_hop_by_hop(request.headers_mut(), exchange.dialect());
 

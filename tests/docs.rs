@@ -482,6 +482,7 @@ fn samples() -> Samples {
             bans: 1,
             evictions: vec![("clear", 1)],
             waiting: 1,
+            alone: Some(1),
         }],
         certificates: vec![CertificateSample {
             listener: "public".into(),

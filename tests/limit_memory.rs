@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -11,10 +12,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use vestibule::client_ip::ClientIp;
 use vestibule::config::{KeyPath, Problems};
-use vestibule::limit::{Charges, KeyInputs, Limit, Limits, Use};
+use vestibule::limit::{Charges, Credentials, KeyInputs, Limit, Limits, Peeked, Shown, Use};
 
 const MEBIBYTE: usize = 1 << 20;
 
@@ -53,7 +54,8 @@ fn a_million_keys_fit_in_150_mib_and_a_flood_of_ten_million_stays_within() {
 fn limit(written: &str) -> Arc<Limit> {
     let mut problems = Problems::default();
     let written = toml::from_str(written).unwrap();
-    Limit::compile("x", &written, &KeyPath::root(), None, &mut problems).unwrap()
+    let (networks, path) = (BTreeMap::new(), KeyPath::root());
+    Limit::compile("x", &written, &networks, &path, None, None, &mut problems).unwrap()
 }
 
 /// A request from each of these networks.
@@ -65,10 +67,15 @@ fn ask_from(limit: &Arc<Limit>, networks: Range<u64>) {
     let headers = HeaderMap::new();
     for network in networks {
         let address = Ipv6Addr::from_bits(u128::from(network) << 64);
+        let peeked = Peeked::default();
         let inputs = KeyInputs {
             ip: ClientIp::new(IpAddr::V6(address)),
             route: "login",
+            method: &Method::POST,
+            path: "/login",
             headers: &headers,
+            credentials: &Nothing,
+            peeked: &peeked,
             principal: None,
         };
         let mut charges = Charges::default();
@@ -89,4 +96,18 @@ fn resident() -> usize {
         .unwrap();
     let kibibytes: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kibibytes * 1024
+}
+
+/// A client that shows no credential.
+#[derive(Debug)]
+struct Nothing;
+
+impl Credentials for Nothing {
+    fn cookie<'h>(&self, _: &'h HeaderMap, _: &str) -> Shown<'h> {
+        Shown::Absent
+    }
+
+    fn basic_user<'h>(&self, _: &'h HeaderMap) -> Shown<'h> {
+        Shown::Absent
+    }
 }

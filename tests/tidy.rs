@@ -108,6 +108,7 @@ const PURE: &[&str] = &[
     "src/limit/mod.rs",
     "src/limit/peek",
     "src/limit/rate.rs",
+    "src/limit/shared/lease.rs",
     "src/limit/store.rs",
     "src/limit/uses.rs",
     "src/authz",

@@ -319,6 +319,7 @@ static PEEK: LazyLock<PeekPlan> = LazyLock::new(|| {
         &BTreeMap::new(),
         &KeyPath::root(),
         None,
+        None,
         &mut problems,
     );
     let limit: Arc<Limit> = compiled.expect("a limit");

@@ -61,6 +61,12 @@ pub struct Limit {
     /// Who is never counted.
     #[serde(default)]
     pub allow: Exempt,
+    /// Whether all replicas count together, in the store. Default: exactly where failures count, where there is a ban, and
+    /// where a budget is below 100; else fast. Off without a store.
+    pub shared: Option<SharedLimit>,
+    /// What holds while the store is away.
+    #[serde(default)]
+    pub on_store_down: OnStoreDown,
     /// Most keys kept; beyond that, the key with the least left to pay makes room.
     #[serde(default = "one_million")]
     pub max_keys: u32,
@@ -75,6 +81,31 @@ pub enum Count {
     All,
     /// Requests whose answer is a failure. Those under way count until their answer is known.
     Failures,
+}
+
+/// How replicas count together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SharedLimit {
+    /// Every request is decided by the store.
+    Exact,
+    /// Replicas lease batches of the budget, and may together be up to 5 % off.
+    Fast,
+    /// Each replica counts by itself.
+    Off,
+}
+
+/// What holds while the store cannot be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStoreDown {
+    /// Each replica keeps to its share of the budget.
+    #[default]
+    Local,
+    /// Requests are refused with 503.
+    Deny,
+    /// Requests pass.
+    Allow,
 }
 
 /// Whether a limit's word is obeyed.

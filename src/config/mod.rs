@@ -38,7 +38,7 @@ pub use auth::{Auth, AuthRules, OnIssuerDown};
 pub use csrf::{Csrf, CsrfOrigins};
 pub use error::{ConfigError, KeyPath, Problems};
 pub use issuer::{Algorithm, ClientAuth, Introspected, Introspection, Issuer};
-pub use limit::{Count, Exempt, Failure, Limit, LimitMode, LimitUse};
+pub use limit::{Count, Exempt, Failure, Limit, LimitMode, LimitUse, OnStoreDown, SharedLimit};
 pub use limit_key::{LimitKey, LimitKeys};
 pub use listen::{Certificate, HttpVersion, KeyPair, Listen, Tls, TlsVersion};
 pub use load::{Loaded, Sources};

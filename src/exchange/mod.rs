@@ -512,7 +512,10 @@ fn announce_close(response: &mut Response) {
 }
 
 fn is_by_limit(reason: Reason) -> bool {
-    matches!(reason, Reason::RateLimited | Reason::ConcurrencyLimited)
+    matches!(
+        reason,
+        Reason::RateLimited | Reason::ConcurrencyLimited | Reason::StoreUnavailable
+    )
 }
 
 fn ends_connection(reason: Reason) -> bool {

@@ -76,6 +76,11 @@ impl Budget {
         }
     }
 
+    /// The same with other windows.
+    pub(super) fn with_windows(self, windows: Vec<Window>) -> Self {
+        Self::new(windows, self.ban, self.learns)
+    }
+
     /// Whether only failures are charged.
     pub(super) fn learns(&self) -> bool {
         self.learns

@@ -1,13 +1,16 @@
 //! What one exchange owes to limits: places held until its answer is known, and seats given back when it ends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Limit;
 use super::budget::Settlement;
 use super::failure::Answer;
 use super::key::Key;
 use super::seats::Seat;
+use super::shared::Held;
 use super::timer::{Monotonic, Timer};
+use crate::store::Line;
 
 /// The ledger of one exchange with the limits that it passed. Empty, and without cost, where no limit wants to know how
 /// it ends. Dropping it gives everything back: a request whose answer nobody waited for counts as failed once it was
@@ -18,6 +21,10 @@ pub struct Charges<C: Timer = Monotonic> {
     seats: Vec<Seat>,
     observed: Option<Arc<str>>,
     sent: bool,
+    /// To the store that replicas share, where there is one.
+    line: Option<Arc<Line>>,
+    /// How long the request may still be delayed by it.
+    patience: Duration,
 }
 
 /// A place held in a limit that counts failures.
@@ -26,6 +33,8 @@ struct Charge<C: Timer> {
     limit: Arc<Limit<C>>,
     key: Key,
     cost: u32,
+    /// Where the store has charged it.
+    shared: Option<Held>,
 }
 
 impl<C: Timer> Default for Charges<C> {
@@ -35,6 +44,8 @@ impl<C: Timer> Default for Charges<C> {
             seats: Vec::new(),
             observed: None,
             sent: false,
+            line: None,
+            patience: Duration::ZERO,
         }
     }
 }
@@ -50,6 +61,24 @@ impl<C: Timer> Charges<C> {
     #[must_use]
     pub fn observed(&self) -> Option<&Arc<str>> {
         self.observed.as_ref()
+    }
+
+    /// Lets limits ask the store that replicas share.
+    pub fn share(&mut self, line: &Arc<Line>) {
+        self.patience = line.store().timeout();
+        self.line = Some(Arc::clone(line));
+    }
+
+    pub(super) fn line(&self) -> Option<&Arc<Line>> {
+        self.line.as_ref()
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    pub(super) fn waited(&mut self, wait: Duration) {
+        self.patience = self.patience.saturating_sub(wait);
     }
 
     /// Notes that the request is about to be tried: from here on, no outcome is a bad one.
@@ -93,6 +122,16 @@ impl<C: Timer> Charges<C> {
             limit: Arc::clone(limit),
             key,
             cost,
+            shared: None,
+        });
+    }
+
+    pub(super) fn hold_shared(&mut self, limit: &Arc<Limit<C>>, key: Key, cost: u32, held: Held) {
+        self.open.push(Charge {
+            limit: Arc::clone(limit),
+            key,
+            cost,
+            shared: Some(held),
         });
     }
 
@@ -129,7 +168,10 @@ impl<C: Timer> Charges<C> {
 
 impl<C: Timer> Charge<C> {
     fn settle(&self, outcome: Settlement) {
-        self.limit.settle(self.key, self.cost, outcome);
+        match &self.shared {
+            None => self.limit.settle(self.key, self.cost, outcome),
+            Some(held) => self.limit.settle_shared(held, self.key, self.cost, outcome),
+        }
     }
 }
 

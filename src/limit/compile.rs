@@ -11,10 +11,14 @@ use super::failure::Failures;
 use super::key::{Addresses, KeyPlan, KeySecret, Networks};
 use super::rate::{LONGEST_FILL, Window};
 use super::seats::Seats;
-use super::store::Store;
+use super::shared::{FASTEST, Leases, Shared, Terms};
+use super::store::Store as Keys;
 use super::timer::{Monotonic, Timer};
 use super::{Buckets, Counts, Exempt, Limit};
-use crate::config::{self, Count, KeyPath, LimitKey, LimitMode, OneOrMany, Problems, Rate};
+use crate::config::{
+    self, Count, KeyPath, LimitKey, LimitMode, OneOrMany, Problems, Rate, SharedLimit,
+};
+use crate::store::Store;
 use crate::types::CidrSet;
 
 impl Limit {
@@ -26,6 +30,7 @@ impl Limit {
         networks: &BTreeMap<String, config::Network>,
         path: &KeyPath,
         previous: Option<&Arc<Self>>,
+        store: Option<&Arc<Store>>,
         problems: &mut Problems,
     ) -> Option<Arc<Self>> {
         let addresses = compile_addresses(written, networks, path, problems)?;
@@ -34,7 +39,7 @@ impl Limit {
         {
             return Some(Arc::clone(same));
         }
-        Self::with_timer(name, written, addresses, path, Monotonic, problems).map(Arc::new)
+        Self::with_timer(name, written, addresses, path, Monotonic, store, problems).map(Arc::new)
     }
 }
 
@@ -45,22 +50,40 @@ impl<C: Timer> Limit<C> {
         addresses: Addresses,
         path: &KeyPath,
         timer: C,
+        store: Option<&Arc<Store>>,
         problems: &mut Problems,
     ) -> Option<Self> {
         let key = compile_key(written, path, problems);
+        let sharing = compile_sharing(written, path, store, problems);
         let max_keys = compile_max_keys(written.max_keys, &path.key("max_keys"), problems);
         let budget = compile_budget(written, path, problems);
         let failures = compile_failures(written, path, problems);
         let seats = compile_seats(written, path, problems);
         let exempt = compile_exempt(&written.allow, &path.key("allow"), problems);
         demand_a_bound(written, path, problems);
-        let max_keys = max_keys?;
+        let (max_keys, sharing) = (max_keys?, sharing?);
+        let shared = sharing.map(|(store, is_fast)| {
+            let terms = terms(written);
+            let depth = terms.windows.iter().map(|(_, depth)| *depth).min();
+            let leases =
+                is_fast.then(|| Leases::of(depth.unwrap_or(1), store.replicas(), max_keys));
+            Shared::new(name, store, written.on_store_down, terms, leases)
+        });
+        let secret = match &shared {
+            Some(shared) => KeySecret::shared(shared.store.secret_for("limits").expose(), name),
+            None => KeySecret::draw(),
+        };
+        let budget = budget.map(|budget| match &shared {
+            Some(shared) => budget.map(|whole| share(written, shared.store.replicas(), whole)),
+            None => budget,
+        });
         Some(Self {
             name: Arc::from(name),
             written: written.clone(),
-            key: KeyPlan::new(key?, addresses, KeySecret::draw()),
+            key: KeyPlan::new(key?, addresses, secret),
+            shared,
             budget: budget?.map(|budget| Buckets {
-                store: Store::new(budget.layout(), &budget.spans(), max_keys),
+                store: Keys::new(budget.layout(), &budget.spans(), max_keys),
                 budget,
             }),
             failures: failures?,
@@ -253,6 +276,98 @@ fn compile_window(
         problems.push(&path.key(key), why);
     }
     window
+}
+
+/// `None` for a mistake, `Some(None)` where this process counts by itself, else the store and whether batches of the budget
+/// are leased.
+fn compile_sharing<'s>(
+    written: &config::Limit,
+    path: &KeyPath,
+    store: Option<&'s Arc<Store>>,
+    problems: &mut Problems,
+) -> Option<Option<(&'s Arc<Store>, bool)>> {
+    let path = path.key("shared");
+    let is_wanted = !matches!(written.shared, None | Some(SharedLimit::Off));
+    let Some(OneOrMany(rates)) = &written.rate else {
+        if is_wanted {
+            problems.push(&path, "means nothing without a `rate`");
+            return None;
+        }
+        return Some(None);
+    };
+    let Some(store) = store else {
+        if is_wanted {
+            problems.push(&path, "there is no `[store]` with servers");
+            return None;
+        }
+        return Some(None);
+    };
+    let is_strict = written.count == Count::Failures || written.ban.is_some();
+    let is_small = depths(written).min().is_some_and(|depth| depth < SMALL);
+    let too_fast = rates.iter().any(|rate| interval(rate) < FASTEST);
+    let is_fast = match written.shared {
+        Some(SharedLimit::Off) => return Some(None),
+        Some(SharedLimit::Exact) => false,
+        Some(SharedLimit::Fast) if is_strict => {
+            let why = "failures and bans are not leased: every replica must know of them at once";
+            problems.push(&path, why);
+            return None;
+        }
+        Some(SharedLimit::Fast) => true,
+        None => !is_strict && !is_small,
+    };
+    if too_fast {
+        let why = "a million in a second are the most that replicas can share";
+        problems.push(&path, why);
+        return None;
+    }
+    Some(Some((store, is_fast)))
+}
+
+/// A budget below this is decided on exactly unless written otherwise: a batch would be nearly all of it.
+const SMALL: u32 = 100;
+
+/// Nanoseconds in which one more trickles in.
+fn interval(rate: &Rate) -> u64 {
+    let count = u128::from(rate.count.max(1));
+    u64::try_from(rate.per.as_nanos().div_ceil(count)).unwrap_or(u64::MAX)
+}
+
+fn depths(written: &config::Limit) -> impl Iterator<Item = u32> {
+    let rates = written.rate.iter().flat_map(|OneOrMany(rates)| rates);
+    rates.enumerate().map(|(index, rate)| {
+        let burst = written.burst.filter(|_| index == 0);
+        burst.unwrap_or(rate.count)
+    })
+}
+
+/// The budget as the store counts it, in microseconds. Rounded up: never more than the rate.
+fn terms(written: &config::Limit) -> Terms {
+    let rates = written.rate.iter().flat_map(|OneOrMany(rates)| rates);
+    let intervals = rates.map(|rate| interval(rate).div_ceil(1_000));
+    let ban = written.ban.map_or(0, |ban| ban.0.as_micros());
+    Terms {
+        windows: intervals.zip(depths(written)).collect(),
+        ban: u64::try_from(ban).unwrap_or(u64::MAX),
+        learns: written.count == Count::Failures,
+    }
+}
+
+/// The share of one of so many replicas: a part of each bucket, that fills in the same time. Where that is nothing, one.
+fn share(written: &config::Limit, replicas: u16, whole: Budget) -> Budget {
+    let rates = written.rate.iter().flat_map(|OneOrMany(rates)| rates);
+    let windows = rates.zip(depths(written)).map(|(rate, depth)| {
+        let part = (depth + u32::from(replicas) / 2) / u32::from(replicas);
+        let part = NonZeroU32::new(part).unwrap_or(NonZeroU32::MIN);
+        let per = rate.per.checked_mul(u32::from(replicas))?;
+        Window::new(NonZeroU32::new(rate.count)?, per, part)
+    });
+    let windows: Option<Vec<Window>> = windows.collect();
+    match windows {
+        Some(windows) => whole.with_windows(windows),
+        // So slow that a share of it would be no rate: better too much of it than a limit that is none.
+        None => whole,
+    }
 }
 
 /// `None` for a mistake, `Some(None)` where every request counts.

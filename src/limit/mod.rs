@@ -15,6 +15,7 @@ mod key;
 mod peek;
 mod rate;
 mod seats;
+mod shared;
 mod store;
 mod timer;
 mod uses;
@@ -40,6 +41,7 @@ pub use key::KeySecret;
 use key::{Key, KeyPlan};
 pub use peek::{Field, PeekPlan, Peeked};
 use seats::{NoSeat, Seats};
+use shared::Shared;
 use store::Store;
 pub use timer::{Monotonic, Timer};
 pub use uses::{Limits, Use};
@@ -51,7 +53,9 @@ pub struct Limit<C: Timer = Monotonic> {
     name: Arc<str>,
     written: config::Limit,
     key: KeyPlan,
+    /// Of a limit that replicas share: the share of this one, for when the store is away.
     budget: Option<Buckets>,
+    shared: Option<Shared>,
     failures: Option<Failures>,
     seats: Option<Arc<Seats>>,
     exempt: Exempt,
@@ -106,6 +110,8 @@ pub struct Tally {
     pub evicted_owing: u64,
     /// Requests that wait for a seat now.
     pub waiting: u64,
+    /// Decisions made without the store that replicas share; `None` for a limit that is not shared.
+    pub alone: Option<u64>,
 }
 
 /// What a limit says to one request.
@@ -148,6 +154,15 @@ impl<C: Timer> Limit<C> {
     /// The most that one request may cost.
     #[must_use]
     pub fn most_cost(&self) -> u32 {
+        if let Some(shared) = &self.shared {
+            let depths = shared.terms.windows.iter().map(|(_, depth)| *depth);
+            return depths.min().unwrap_or(1);
+        }
+        self.least_share()
+    }
+
+    /// The most that one request may cost this process where it counts by itself.
+    fn least_share(&self) -> u32 {
         let buckets = self.budget.as_ref();
         buckets.map_or(1, |buckets| buckets.budget.least_depth())
     }
@@ -157,6 +172,14 @@ impl<C: Timer> Limit<C> {
     pub fn learns(&self) -> bool {
         let buckets = self.budget.as_ref();
         buckets.is_some_and(|buckets| buckets.budget.learns())
+    }
+
+    /// Charges the share of this replica with what the store has let through: it holds when the store is away.
+    fn shadow(&self, key: Key, cost: u32) {
+        if let (Some(Buckets { budget, store }), false) = (&self.budget, self.learns()) {
+            let (now, cost) = (self.now(), cost.min(budget.least_depth()));
+            store.at(key, now, |words| budget.take(words, now, cost));
+        }
     }
 
     fn rule(&self, inputs: &KeyInputs<'_>, cost: u32) -> Ruling {
@@ -286,6 +309,13 @@ impl<C: Timer> Limit<C> {
         if let Some(buckets) = &self.budget {
             buckets.store.sweep(self.now());
         }
+        if let Some(leases) = self
+            .shared
+            .as_ref()
+            .and_then(|shared| shared.leases.as_ref())
+        {
+            leases.sweep(self.now());
+        }
     }
 
     /// How many keys are kept.
@@ -311,6 +341,7 @@ impl<C: Timer> Limit<C> {
             bans: count(&self.counts.bans),
             evicted_clear,
             evicted_owing,
+            alone: self.shared.as_ref().map(|shared| count(&shared.alone)),
             waiting: self.seats.as_ref().map_or(0, |seats| seats.waiting()),
         }
     }

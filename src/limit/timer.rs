@@ -9,9 +9,9 @@ use governor::nanos::Nanos;
 use crate::types::clock;
 
 /// A clock that counts nanoseconds; governor's `FakeRelativeClock` in tests.
-pub trait Timer: Clock<Instant = Nanos> {}
+pub trait Timer: Clock<Instant = Nanos> + Send + Sync + 'static {}
 
-impl<C: Clock<Instant = Nanos>> Timer for C {}
+impl<C: Clock<Instant = Nanos> + Send + Sync + 'static> Timer for C {}
 
 /// The process's monotonic clock: a step of the wall clock neither opens nor closes a limit.
 #[derive(Clone, Copy, Debug, Default)]

@@ -29,10 +29,18 @@ impl<C: Timer> Clone for Use<C> {
     }
 }
 
+/// Which limits were charged, and since when.
+pub(super) struct Charged {
+    positions: u64,
+    since: Option<u64>,
+}
+
 /// Limits that must all have room for a request.
 #[derive(Debug)]
 pub struct Limits<C: Timer = Monotonic> {
     uses: Box<[Use<C>]>,
+    /// Those that are counted in the store that replicas share.
+    pub(super) shared: Box<[Use<C>]>,
     has_seats: bool,
 }
 
@@ -40,21 +48,30 @@ impl<C: Timer> Limits<C> {
     /// Limits that are asked in this order.
     #[must_use]
     pub fn new(uses: Vec<Use<C>>) -> Self {
+        let has_seats = uses.iter().any(|used| used.limit.seats.is_some());
+        let (shared, uses): (Vec<_>, Vec<_>) = uses
+            .into_iter()
+            .partition(|used| used.limit.shared.is_some());
         Self {
-            has_seats: uses.iter().any(|used| used.limit.seats.is_some()),
             uses: uses.into(),
+            shared: shared.into(),
+            has_seats,
         }
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.uses.is_empty()
+        self.uses.is_empty() && self.shared.is_empty()
     }
 
     /// The limits.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Limit<C>>> {
-        self.uses.iter().map(|used| &used.limit)
+        self.all().map(|used| &used.limit)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Use<C>> {
+        self.uses.iter().chain(&self.shared)
     }
 
     /// Charges one request to its keys: to all of them, or, if it is refused, to none. What the exchange owes from then
@@ -72,7 +89,26 @@ impl<C: Timer> Limits<C> {
         if self.has_seats {
             Box::pin(self.take_seats(inputs, charges)).await?;
         }
-        self.charge(inputs, charges)
+        if self.shared.is_empty() {
+            return self.charge(inputs, charges).map(drop);
+        }
+        Box::pin(self.charge_all(inputs, charges)).await
+    }
+
+    /// The limits of this process first: what they refuse, nobody else need be asked about.
+    async fn charge_all(
+        &self,
+        inputs: &KeyInputs<'_>,
+        charges: &mut Charges<C>,
+    ) -> Result<(), Rejection> {
+        let held = charges.held();
+        let Charged { positions, since } = self.charge(inputs, charges)?;
+        let checked = self.charge_shared(inputs, charges).await;
+        checked.map_err(|why| {
+            charges.release_from(held);
+            self.undo(self.uses.len(), positions, since, inputs);
+            self.prolong(why, inputs)
+        })
     }
 
     /// [`Limits::check`] without the seats, which alone may have to be waited for.
@@ -80,7 +116,7 @@ impl<C: Timer> Limits<C> {
         &self,
         inputs: &KeyInputs<'_>,
         charges: &mut Charges<C>,
-    ) -> Result<(), Rejection> {
+    ) -> Result<Charged, Rejection> {
         let held = charges.held();
         let (mut charged, mut since) = (0_u64, None);
         for (position, Use { limit, cost }) in self.uses.iter().enumerate() {
@@ -102,7 +138,10 @@ impl<C: Timer> Limits<C> {
                 }
             }
         }
-        Ok(())
+        Ok(Charged {
+            positions: charged,
+            since,
+        })
     }
 
     /// Adds to a refusal of another place the time that these limits ask for, so that what is stated stays true.
@@ -152,7 +191,7 @@ impl<C: Timer> Limits<C> {
         inputs: &KeyInputs<'_>,
         charges: &mut Charges<C>,
     ) -> Result<(), Rejection> {
-        for Use { limit, cost } in &self.uses {
+        for Use { limit, cost } in self.all() {
             let Some(seats) = &limit.seats else { continue };
             if limit.exempts(inputs) {
                 continue;

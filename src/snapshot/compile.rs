@@ -61,7 +61,7 @@ impl Compiler<'_> {
         self.demand_room();
         self.keep_what_cannot_change();
         let store = self.store();
-        let limits = self.limits();
+        let limits = self.limits(store.as_ref());
         let clusters = self.clusters();
         let mut authorities = Authorities::compile(
             self.config,
@@ -199,7 +199,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn limits(&mut self) -> BTreeMap<String, Arc<Limit>> {
+    fn limits(&mut self, store: Option<&Arc<Store>>) -> BTreeMap<String, Arc<Limit>> {
         let path = KeyPath::root().key("limit");
         let mut limits = BTreeMap::new();
         for (name, limit) in &self.config.limit {
@@ -210,6 +210,7 @@ impl Compiler<'_> {
                 &self.config.network,
                 &path.key(name),
                 previous,
+                store,
                 self.problems,
             );
             limits.extend(compiled.map(|limit| (name.clone(), limit)));

@@ -158,5 +158,6 @@ fn limit_sample(limit: &Limit) -> LimitSample {
             ("owing", tally.evicted_owing),
         ],
         waiting: tally.waiting,
+        alone: tally.alone,
     }
 }

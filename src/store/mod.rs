@@ -9,6 +9,7 @@ mod compile;
 mod connect;
 mod health;
 mod line;
+mod script;
 mod stats;
 
 use std::fmt;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 
-use crate::config;
+use crate::config::{self, Secret};
 use connect::Place;
 use health::Health;
 use stats::Stats;
@@ -25,6 +26,7 @@ use stats::Stats;
 pub use bulletin::Bulletin;
 pub use health::Status;
 pub use line::Line;
+pub use script::Script;
 pub use stats::{Operation, Outcome};
 
 /// The store, as all workers share it. Carried over by reloads; other servers need a restart.
@@ -74,16 +76,26 @@ impl Store {
         self.written.replicas.get()
     }
 
+    /// Whether keys lie on several nodes.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.written.topology == config::Topology::Cluster
+    }
+
     /// Longest that it may delay one request, in all.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// A key for hashes or signatures of one purpose; the same on every replica.
+    /// A secret for one purpose; the same on every replica.
     #[must_use]
-    pub fn key_for(&self, purpose: &str) -> hmac::Key {
-        derive(&self.secret, purpose)
+    pub fn secret_for(&self, purpose: &str) -> Secret {
+        Secret::new(
+            hmac::sign(&self.secret, purpose.as_bytes())
+                .as_ref()
+                .to_vec(),
+        )
     }
 
     /// What replicas tell each other.

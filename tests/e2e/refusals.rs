@@ -12,16 +12,11 @@ const UNPROVOKED: &[(&str, &str)] = &[(
 
 #[test]
 fn every_reason_has_a_test_that_names_it() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e");
     let mut sources = String::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let is_topic =
-            path.extension().is_some_and(|end| end == "rs") && !path.ends_with("refusals.rs");
-        if is_topic {
-            sources.push_str(&std::fs::read_to_string(path).unwrap());
-        }
-    }
+    read_all(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e"),
+        &mut sources,
+    );
     let named = |code: &str| sources.contains(&format!("\"{code}\""));
     let mut missing = Vec::new();
     for reason in Reason::ALL {
@@ -37,5 +32,18 @@ fn every_reason_has_a_test_that_names_it() {
             Reason::ALL.iter().any(|reason| reason.code() == *code),
             "{code} is no reason"
         );
+    }
+}
+
+/// The text of every topic, those in folders included.
+fn read_all(folder: &Path, sources: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            read_all(&path, sources);
+        } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("refusals.rs")
+        {
+            sources.push_str(&std::fs::read_to_string(path).unwrap());
+        }
     }
 }

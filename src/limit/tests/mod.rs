@@ -39,6 +39,8 @@ fn written(count: u32, per: Duration, burst: Option<u32>, key: &[LimitKey]) -> c
         networks: Vec::new(),
         peek: ByteSize::kib(16),
         peek_timeout: Span::seconds(5),
+        shared: None,
+        on_store_down: config::OnStoreDown::Local,
         max_keys: 1_000,
     }
 }
@@ -60,6 +62,7 @@ fn limit(written: &config::Limit) -> (Arc<Limit<FakeRelativeClock>>, FakeRelativ
         addresses(written),
         &KeyPath::root(),
         clock.clone(),
+        None,
         &mut problems,
     );
     assert!(problems.is_empty(), "{problems:?}");
@@ -213,6 +216,7 @@ mod rates {
             &written,
             &BTreeMap::new(),
             &KeyPath::root(),
+            None,
             None,
             &mut problems,
         )
@@ -550,7 +554,15 @@ mod compile {
     fn check(written: &config::Limit, expected: &[&str]) {
         let mut problems = Problems::default();
         let path = KeyPath::root().key("limit").key("x");
-        let compiled = Limit::compile("x", written, &BTreeMap::new(), &path, None, &mut problems);
+        let compiled = Limit::compile(
+            "x",
+            written,
+            &BTreeMap::new(),
+            &path,
+            None,
+            None,
+            &mut problems,
+        );
         let found: Vec<_> = problems
             .into_errors()
             .iter()
@@ -617,8 +629,16 @@ mod compile {
         let mut problems = Problems::default();
         let path = KeyPath::root();
         let written = written(1, MINUTE, None, &[LimitKey::Ip]);
-        let before =
-            Limit::compile("x", &written, &BTreeMap::new(), &path, None, &mut problems).unwrap();
+        let before = Limit::compile(
+            "x",
+            &written,
+            &BTreeMap::new(),
+            &path,
+            None,
+            None,
+            &mut problems,
+        )
+        .unwrap();
         let client = from("192.0.2.1");
         assert!(client.passes(&before));
 
@@ -628,6 +648,7 @@ mod compile {
             &BTreeMap::new(),
             &path,
             Some(&before),
+            None,
             &mut problems,
         )
         .unwrap();
@@ -643,6 +664,7 @@ mod compile {
             &BTreeMap::new(),
             &path,
             Some(&before),
+            None,
             &mut problems,
         )
         .unwrap();

@@ -80,6 +80,7 @@ fn a_limit_that_refuses_leaves_those_before_it_uncharged() {
         addresses(&by_ip),
         &path,
         clock.clone(),
+        None,
         &mut problems,
     );
     let limits = [by_account.clone(), Arc::new(by_ip.unwrap())].map(|limit| Use {
@@ -109,6 +110,7 @@ fn a_stated_wait_is_that_of_the_slowest_limit() {
         addresses(&slow),
         &KeyPath::root(),
         clock,
+        None,
         &mut problems,
     );
     let limits = [quick, Arc::new(slow.unwrap())].map(|limit| Use {

@@ -106,6 +106,8 @@ pub struct LimitSample {
     pub evictions: Vec<(&'static str, u64)>,
     /// Requests that wait for others of their key to end.
     pub waiting: u64,
+    /// Decisions made without the store that replicas share; `None` for a limit that is not shared.
+    pub alone: Option<u64>,
 }
 
 /// A certificate.
@@ -343,6 +345,10 @@ impl Samples {
             "Decisions on bodies that could not be read as the limit's key asks.",
         );
         let mut keys = Family::gauge("vestibule_limit_keys", "Keys that a limit keeps.");
+        let mut alone = Family::counter(
+            "vestibule_limit_store_down_decisions_total",
+            "Decisions of a shared limit that were made without the store, as its on_store_down says.",
+        );
         let mut waiting = Family::gauge(
             "vestibule_limit_waiting",
             "Requests that wait until others of their key have ended.",
@@ -360,9 +366,12 @@ impl Samples {
             bans.count(&[limit], sample.bans);
             keys.count(&[limit], sample.keys);
             waiting.count(&[limit], sample.waiting);
+            if let Some(count) = sample.alone {
+                alone.count(&[limit], count);
+            }
         }
         vec![
-            decisions, failures, bans, evictions, unreadable, keys, waiting,
+            decisions, failures, bans, evictions, unreadable, keys, alone, waiting,
         ]
     }
 }

@@ -87,6 +87,7 @@ fn samples() -> Samples {
             bans: 2,
             evictions: vec![("clear", 1)],
             waiting: 0,
+            alone: Some(5),
         }],
         certificates: vec![CertificateSample {
             listener: name("public"),
@@ -370,6 +371,7 @@ mod lint {
         "vestibule_limit_evictions_total",
         "vestibule_limit_failures_total",
         "vestibule_limit_keys",
+        "vestibule_limit_store_down_decisions_total",
         "vestibule_limit_unreadable_decisions_total",
         "vestibule_limit_waiting",
         "vestibule_panics_total",

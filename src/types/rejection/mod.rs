@@ -199,6 +199,8 @@ reasons! {
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, 8, Policy;
     /// Too many requests at once.
     ConcurrencyLimited = "concurrency_limited", TOO_MANY_REQUESTS, 8, Policy;
+    /// Whether the request is one too many cannot be told now.
+    StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, 14, Gateway;
     /// The cross-origin request is not allowed.
     CorsRefused = "cors_refused", FORBIDDEN, 7, Policy;
     /// A credential is required.

@@ -124,4 +124,4 @@ async fn tls_and_an_acl_user_with_no_more_rights_than_the_page_names() {
 
 /// As docs/operations.md has it, behind a default user that may do nothing.
 const ACL: &str = "user default off\nuser vestibule on >sesame ~vestibule:* -@all +eval +evalsha +set +time +ping +role +xadd \
-    +xread +cluster|slots +pexpire +get +hset +hmget +del\n";
+    +xread +cluster|slots +pexpire +exists +hget +hmget +hset +hincrby +hdel\n";
