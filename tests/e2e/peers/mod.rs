@@ -12,6 +12,8 @@ mod grpc_web;
 mod grpcio;
 mod h2load;
 mod h2spec;
+mod interop;
+mod interop_tonic;
 mod oidc_provider;
 mod program;
 mod prometheus;
