@@ -13,7 +13,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -23,7 +22,7 @@ use super::caps::Seat;
 use super::exchange::Isolated;
 use super::frames::Frames;
 use super::h1::{Gate, HeadBounds, STAND_IN_METHOD};
-use super::io::{Reader, Transport};
+use super::io::{Reader, Socket, Transport};
 use super::pace::Pace;
 use super::sniff::{Prefix, sniff};
 use super::streams::Streams;
@@ -171,7 +170,7 @@ struct Served<H> {
 impl<H: Handler> Served<H> {
     async fn run<S>(self, stream: S, prefix: Prefix, counted: (Seat, Guest))
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Socket + 'static,
     {
         let activity = Activity::new(self.started, self.limits.max_requests_per_connection);
         let protocol = self.conn.protocol;
@@ -179,7 +178,15 @@ impl<H: Handler> Served<H> {
         let (seat, guest) = counted;
         let presence = self.handler.present(self.conn.listener, protocol);
         let counted = (seat, guest, presence);
-        let transport = Transport::new(stream, prefix, Arc::clone(&activity), reader, counted);
+        let patience = self.limits.write_timeout;
+        let transport = Transport::new(
+            stream,
+            prefix,
+            Arc::clone(&activity),
+            reader,
+            patience,
+            counted,
+        );
         let io = TokioIo::new(transport);
         let service = {
             let (handler, conn) = (Arc::clone(&self.handler), Arc::clone(&self.conn));

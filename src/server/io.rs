@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
 use super::caps::Seat;
@@ -17,15 +20,35 @@ use super::h1::{Gate, Given};
 use super::sniff::Prefix;
 use crate::types::drain::Guest;
 
+/// A socket, whatever is spoken on it.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
+    /// The TCP connection below.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Socket for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
 /// A stream under watch. It holds what counts the connection, because it outlives the connection's task: an upgrade
 /// carries it away.
-pub(super) struct Transport<S, P> {
+pub(super) struct Transport<S: Socket, P> {
     stream: S,
     prefix: Prefix,
     activity: Arc<Activity>,
     reader: Reader,
     farewell: Option<Box<Farewell>>,
     read_ended: bool,
+    /// How long a client may take nothing of what it is owed.
+    patience: Duration,
     _seat: Seat,
     _guest: Guest,
     _presence: P,
@@ -47,12 +70,27 @@ struct Farewell {
     linger: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S, P> Transport<S, P> {
+/// What the kernel has taken is still on its way, and lives on without us: megabytes for each client that reads a byte now
+/// and then. Who took nothing for too long is reset, which frees them at once; everybody else has the same patience again.
+impl<S: Socket, P> Drop for Transport<S, P> {
+    fn drop(&mut self) {
+        let tcp = self.stream.tcp();
+        // A connection that is gone already has nothing to set.
+        let _ = if self.activity.blocked() {
+            tcp.set_zero_linger()
+        } else {
+            SockRef::from(tcp).set_tcp_user_timeout(Some(self.patience))
+        };
+    }
+}
+
+impl<S: Socket, P> Transport<S, P> {
     pub(super) fn new(
         stream: S,
         prefix: Prefix,
         activity: Arc<Activity>,
         reader: Reader,
+        patience: Duration,
         (seat, guest, presence): (Seat, Guest, P),
     ) -> Self {
         Self {
@@ -62,6 +100,7 @@ impl<S, P> Transport<S, P> {
             reader,
             farewell: None,
             read_ended: false,
+            patience,
             _seat: seat,
             _guest: guest,
             _presence: presence,
@@ -77,7 +116,7 @@ impl<S, P> Transport<S, P> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, P> Transport<S, P> {
+impl<S: Socket, P> Transport<S, P> {
     /// Reads what the socket has, after what was read from it before.
     fn poll_wire(
         &mut self,
@@ -224,7 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P> Transport<S, P> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, P: Unpin> AsyncRead for Transport<S, P> {
+impl<S: Socket, P: Unpin> AsyncRead for Transport<S, P> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -241,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Unpin> AsyncRead for Transport<S, P> 
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, P: Unpin> AsyncWrite for Transport<S, P> {
+impl<S: Socket, P: Unpin> AsyncWrite for Transport<S, P> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -550,7 +550,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
             write_timeout: SHORT,
             ..limits()
         });
-        let _stream = match protocol {
+        let mut stream = match protocol {
             Protocol::Http1 => {
                 let mut stream = running.connect().await;
                 send(&mut stream, b"GET /big HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
@@ -568,7 +568,54 @@ async fn a_client_that_does_not_read_is_cut_off() {
             }
         };
         running.saw(Event::WriteStalled).await;
+        // Nor does the kernel go on for us with the megabytes that it took.
+        assert!(is_reset(&mut stream).await);
     }
+}
+
+/// An answer that the kernel took whole: nothing is blocked, and the connection ends for being idle.
+#[tokio::test]
+async fn what_the_kernel_took_is_not_kept_for_a_client_that_takes_nothing() {
+    let running = run(ListenerLimits {
+        write_timeout: SHORT,
+        idle_timeout: SHORT,
+        ..limits()
+    });
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let mut stream = socket.connect(running.address).await.unwrap();
+    let wire = b"GET /bytes/500000 HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    send(&mut stream, wire).await;
+    running.saw(Event::IdleTimeout).await;
+    // Given up without a word: only who asks for the rest is told.
+    let ends = (running.address.port(), stream.local_addr().unwrap().port());
+    let given_up = async {
+        while kernel_knows(ends) {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    };
+    let given_up = timeout(PATIENCE, given_up).await;
+    assert!(given_up.is_ok(), "it is still owed");
+    assert!(is_reset(&mut stream).await);
+}
+
+/// Whether there is an IPv4 connection between these ports, seen from the first.
+fn kernel_knows((ours, theirs): (u16, u16)) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let (ours, theirs) = (format!(":{ours:04X}"), format!(":{theirs:04X}"));
+    table.lines().any(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        let mut ends_with = |port: &str| columns.next().is_some_and(|end| end.ends_with(port));
+        ends_with(&ours) && ends_with(&theirs)
+    })
+}
+
+/// Whether the rest of what is read ends in a reset.
+async fn is_reset(stream: &mut TcpStream) -> bool {
+    let mut sink = Vec::new();
+    let read = timeout(PATIENCE, stream.read_to_end(&mut sink)).await;
+    let end = read.expect("the connection is still open");
+    end.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
 }
 
 #[tokio::test]
