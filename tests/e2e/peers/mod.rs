@@ -20,7 +20,9 @@ mod prometheus;
 mod promtool;
 mod slowhttptest;
 mod sslscan;
+mod sslyze;
 mod tap;
+mod testssl;
 mod websockets;
 
 use vestibule::demo::backend::{self, Backend, Settings};
