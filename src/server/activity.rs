@@ -251,9 +251,9 @@ impl Activity {
         self.heads.store(0, Ordering::Relaxed);
     }
 
-    /// A whole header block was read.
-    pub(super) fn count_head(&self) {
-        self.heads.fetch_add(1, Ordering::Relaxed);
+    /// A whole header block was read, which weighs as much as `count` of the usual ones.
+    pub(super) fn count_heads(&self, count: u32) {
+        self.heads.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Header blocks that were read in this round.

@@ -22,6 +22,8 @@ pub(super) struct Frames {
     entry: [u8; ENTRY],
     entry_len: usize,
     ends_block: bool,
+    /// Bytes of the header block under way.
+    block: usize,
     last_stream: u32,
     /// What was read and must wait for the next round.
     held: Vec<u8>,
@@ -69,6 +71,7 @@ impl Frames {
             entry: [0; ENTRY],
             entry_len: 0,
             ends_block: false,
+            block: 0,
             last_stream: 0,
             held: Vec::new(),
             given: 0,
@@ -161,6 +164,7 @@ impl Frames {
                 self.youth.pass(self.last_stream, clock::now());
                 self.last_stream = self.last_stream.max(stream);
                 self.activity.set_head(true);
+                self.block = self.block.saturating_add(self.payload_left);
                 self.ends_block = flags & END_HEADERS != 0;
             }
             RST_STREAM => self.reset(stream),
@@ -201,10 +205,16 @@ impl Frames {
     }
 
     fn end_frame(&mut self) {
-        if self.payload_left == 0 && self.ends_block {
+        if self.payload_left > 0 {
+            return;
+        }
+        if self.ends_block {
             self.ends_block = false;
             self.activity.set_head(false);
-            self.activity.count_head();
+            // A byte of it may mean a whole field.
+            let weight = std::mem::take(&mut self.block) / BYTES_A_HEAD;
+            self.activity
+                .count_heads(1 + u32::try_from(weight).unwrap_or(u32::MAX - 1));
         }
     }
 
@@ -275,6 +285,8 @@ const YOUNG: Duration = Duration::from_millis(100);
 const HASTY_SHARE: u32 = 4;
 /// Requests that h2 decodes before the first of them is handled.
 const HEADS_A_ROUND: u32 = 16;
+/// A larger head counts for as many as it has of these: what it costs to decode is bounded by its bytes.
+const BYTES_A_HEAD: usize = 256;
 const PREFACE: usize = 24;
 const HEADER: usize = 9;
 /// Bytes of one setting.
@@ -380,6 +392,19 @@ mod tests {
         }
         assert_eq!(seen, wire.len());
         assert!(!frames.sated() && frames.held.is_empty());
+    }
+
+    #[test]
+    fn a_large_head_counts_for_many() {
+        // However it is cut.
+        let mut wire = frame(HEADERS, 0, 1, &[0xbe; 200]);
+        for _ in 0..13 {
+            wire.extend(frame(CONTINUATION, 0, 1, &[0xbe; 200]));
+        }
+        wire.extend(frame(CONTINUATION, END_HEADERS, 1, &[0xbe; 200]));
+        let mut frames = frames(99);
+        assert_eq!(frames.inspect(&wire.repeat(3)), 2 * wire.len());
+        assert!(frames.sated());
     }
 
     #[test]

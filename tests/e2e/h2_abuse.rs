@@ -19,6 +19,9 @@ use crate::support::{eventually, soon};
 const CONNECTIONS: usize = 10;
 /// RSS that all probes together may add.
 const ROOM: u64 = 20 << 20;
+/// What of it may be left when the attackers have gone, and from when on.
+const LEFT: u64 = 5 << 20;
+const FALLS_WITHIN: Duration = Duration::from_secs(30);
 
 const CONTINUATION: u8 = 9;
 const DATA: u8 = 0;
@@ -71,6 +74,7 @@ impl House {
     /// Ten attackers send `wire(0)`, `wire(1)`, ... until they are cut off, then wait to be. Those who read take all
     /// that comes.
     async fn bears(&self, what: &str, reads: bool, rounds: u32, wire: fn(u32) -> Vec<u8>) {
+        let begun = self.process.memory();
         let over = Arc::new(AtomicBool::new(false));
         let witness = tokio::spawn(witness(self.process.at("plain"), Arc::clone(&over)));
         let mut attackers = JoinSet::new();
@@ -83,19 +87,18 @@ impl House {
             while !attackers.is_empty() {
                 let _ =
                     tokio::time::timeout(Duration::from_millis(20), attackers.join_next()).await;
-                most = most.max(self.process.memory());
+                most = most.max(self.grown());
             }
         })
         .await;
         over.store(true, Ordering::Relaxed);
         let (asked, slowest) = witness.await.unwrap();
-        let grown = most.saturating_sub(self.before);
         let figures = format!(
             "{what}: +{} KiB, {asked} answers to the witness, slowest {slowest:?}",
-            grown >> 10
+            most >> 10
         );
         println!("{figures}");
-        assert!(grown <= ROOM, "{figures}");
+        assert!(most <= ROOM, "{figures}");
         assert!(
             cfg!(debug_assertions) || slowest < Duration::from_millis(250),
             "{figures}"
@@ -108,6 +111,22 @@ impl House {
             open < 0.5
         })
         .await;
+        // Life goes on meanwhile: an allocator tidies up when it is asked for something.
+        let mut client = client::connect(self.process.at("plain"), Via::H2c).await;
+        let since = Instant::now();
+        while self.process.memory() > begun + LEFT {
+            let left = self.process.memory().saturating_sub(begun) >> 10;
+            assert!(
+                since.elapsed() < FALLS_WITHIN,
+                "{figures}; then +{left} KiB"
+            );
+            assert_eq!(client.send(get("/")).await.status, 200);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn grown(&self) -> u64 {
+        self.process.memory().saturating_sub(self.before)
     }
 }
 

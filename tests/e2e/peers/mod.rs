@@ -5,6 +5,7 @@
 //! peer has a server of its own, the same cases run against it without the gateway first: what fails there proves nothing.
 
 mod canaille;
+mod chromium;
 mod connect;
 mod curl;
 mod entrance;

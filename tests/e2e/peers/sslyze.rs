@@ -25,7 +25,7 @@ async fn the_listener_follows_mozillas_intermediate_recommendation() {
     ))
     .run()
     .await;
-    let mut command = Command::new(installed("python/bin/python"));
+    let mut command = Command::new(installed("sslyze/bin/python"));
     command
         .args(["-m", "sslyze", "--mozilla_config=intermediate"])
         .arg(format!("localhost:{}", gateway.at("secure").port()));
