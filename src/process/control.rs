@@ -117,8 +117,8 @@ fn share(shared: &Arc<Shared>) {
 /// Readiness fails from here on; connections are told to end; what is in flight is finished, up to the limit.
 async fn drain(house: &House) {
     let limit = house.shared.snapshot.load().config.drain_timeout.0;
-    tracing::info!(limit_seconds = limit.as_secs(), "draining");
     house.shared.drain.start();
+    tracing::info!(limit_seconds = limit.as_secs(), "draining");
     let cut = house.shared.drain.wait_idle(limit).await;
     if cut > 0 {
         tracing::warn!(
