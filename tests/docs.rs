@@ -269,17 +269,6 @@ fn shipped_configurations(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn the_page_of_reasons_has_every_reason_as_it_is_and_no_other() {
-    let name = |status: u8| match status {
-        3 => "INVALID_ARGUMENT",
-        4 => "DEADLINE_EXCEEDED",
-        7 => "PERMISSION_DENIED",
-        8 => "RESOURCE_EXHAUSTED",
-        12 => "UNIMPLEMENTED",
-        13 => "INTERNAL",
-        14 => "UNAVAILABLE",
-        16 => "UNAUTHENTICATED",
-        _ => panic!("name the gRPC status {status}"),
-    };
     let blame = |blame: Blame| match blame {
         Blame::Client => "client",
         Blame::Policy => "policy",
@@ -292,7 +281,7 @@ fn the_page_of_reasons_has_every_reason_as_it_is_and_no_other() {
             [
                 reason.code().to_owned(),
                 reason.status().as_u16().to_string(),
-                format!("{} {}", reason.grpc_status(), name(reason.grpc_status())),
+                grpc(*reason),
                 blame(reason.blame()).to_owned(),
             ]
         })
@@ -314,6 +303,45 @@ fn the_page_of_reasons_has_every_reason_as_it_is_and_no_other() {
                 grpc.clone(),
                 blame.clone(),
             ]
+        })
+        .collect();
+    assert_eq!(written, expected);
+}
+
+/// Number and name of the gRPC status of a reason.
+fn grpc(reason: Reason) -> String {
+    let name = match reason.grpc_status() {
+        3 => "INVALID_ARGUMENT",
+        4 => "DEADLINE_EXCEEDED",
+        7 => "PERMISSION_DENIED",
+        8 => "RESOURCE_EXHAUSTED",
+        12 => "UNIMPLEMENTED",
+        13 => "INTERNAL",
+        14 => "UNAVAILABLE",
+        16 => "UNAUTHENTICATED",
+        status => panic!("name the gRPC status {status}"),
+    };
+    format!("{} {name}", reason.grpc_status())
+}
+
+#[test]
+fn the_page_of_reasons_has_the_codes_of_connect_as_they_are() {
+    let expected: BTreeSet<[String; 3]> = Reason::ALL
+        .iter()
+        .map(|reason| {
+            let (code, status) = reason.connect();
+            let status = status.as_u16().to_string();
+            [grpc(*reason), code.to_owned(), status]
+        })
+        .collect();
+    let page = rows(&read("docs/reasons.md"), "gRPC status", "code of Connect");
+    let written: BTreeSet<[String; 3]> = page
+        .iter()
+        .map(|row| {
+            let [status, connect, http] = row.as_slice() else {
+                panic!("{row:?} has not three cells");
+            };
+            [status.clone(), code(connect).to_owned(), http.clone()]
         })
         .collect();
     assert_eq!(written, expected);

@@ -1,4 +1,5 @@
-//! The admin listener: `/metrics`, `/livez`, `/readyz`, `/status`, `/jwks.json`, `/decisions/ID`, `POST /reload`. Loopback by default, exact paths, and
+//! The admin listener: `/metrics`, `/livez`, `/readyz`, `/status`, `/jwks.json`, `/decisions/ID`, `POST /reload`, and
+//! `grpc.health.v1.Health` over HTTP/2. Loopback by default, exact paths, and
 //! closed to browsers: a page of another origin must not be able to drive it.
 
 use std::convert::Infallible;
@@ -11,15 +12,16 @@ use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN, VARY,
 };
 use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{Command, House};
+use super::{Command, House, health};
 use crate::server::Stage;
 use crate::telemetry::Samples;
 use crate::telemetry::metrics::{CONTENT_TYPE as CONTENT_TYPE_OF_METRICS, open};
@@ -27,6 +29,8 @@ use crate::types::{clock, task};
 
 /// Operators and scrapers are few.
 const MAX_CONNECTIONS: usize = 64;
+/// Probes ask one thing at a time.
+const MAX_STREAMS: u32 = 16;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection to the admin listener lives no longer than this; scrapers reconnect.
 const MAX_AGE: Duration = Duration::from_secs(300);
@@ -34,7 +38,7 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 const MAX_ANSWER: usize = 64 * 1024;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// Serves until the runtime ends. An accept error never ends it.
 pub(super) async fn serve(
@@ -59,12 +63,10 @@ pub(super) async fn serve(
         task::spawn("admin connection", async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 let (house, commands) = (Arc::clone(&house), commands.clone());
-                async move { Ok::<_, Infallible>(answer(&house, &commands, &request).await) }
+                async move { Ok::<_, Infallible>(answer(&house, &commands, request).await) }
             });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
+            let builder = builder();
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
             // Errors of an operator's connection are the operator's to see.
             let _ = tokio::time::timeout(MAX_AGE, connection).await;
             drop(permit);
@@ -72,10 +74,38 @@ pub(super) async fn serve(
     }
 }
 
+/// HTTP/1.1, and HTTP/2 with prior knowledge for those who speak gRPC.
+fn builder() -> auto::Builder<Spawner> {
+    let mut builder = auto::Builder::new(Spawner);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(16 << 10);
+    builder
+}
+
+/// Runs what hyper wants to run beside a connection.
+#[derive(Clone, Copy, Debug)]
+struct Spawner;
+
+impl<F> hyper::rt::Executor<F> for Spawner
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        drop(task::spawn("admin stream", future));
+    }
+}
+
 async fn answer(
-    house: &House,
+    house: &Arc<House>,
     commands: &mpsc::Sender<Command>,
-    request: &Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Answer {
     if comes_from_a_page(request.headers()) {
         return text(
@@ -83,8 +113,12 @@ async fn answer(
             "the admin listener does not answer web pages\n",
         );
     }
-    let method = request.method();
-    match request.uri().path() {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let headers = request.headers().clone();
+    if let Some(answer) = health::answer(house, request).await {
+        return answer;
+    }
+    match path.as_str() {
         "/reload" if method == Method::POST => reload(commands).await,
         "/reload" => not_allowed("POST"),
         path @ ("/metrics" | "/livez" | "/readyz" | "/status" | "/jwks.json") => {
@@ -92,7 +126,7 @@ async fn answer(
                 return not_allowed("GET, HEAD");
             }
             match path {
-                "/metrics" => metrics(house, request.headers()),
+                "/metrics" => metrics(house, &headers),
                 "/livez" => text(StatusCode::OK, "alive\n"),
                 "/readyz" => ready(house),
                 "/jwks.json" => key_set(house),
@@ -137,11 +171,18 @@ async fn reload(commands: &mpsc::Sender<Command>) -> Answer {
     }
 }
 
-fn ready(house: &House) -> Answer {
-    if house.shared.drain.stage() > Stage::Serving {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+impl House {
+    /// What keeps the gateway from serving, in words.
+    pub(super) fn not_ready(&self) -> Vec<String> {
+        if self.shared.drain.stage() > Stage::Serving {
+            return vec!["draining".to_owned()];
+        }
+        self.shared.snapshot.load().not_ready()
     }
-    let missing = house.shared.snapshot.load().not_ready();
+}
+
+fn ready(house: &House) -> Answer {
+    let missing = house.not_ready();
     if missing.is_empty() {
         text(StatusCode::OK, "ready\n")
     } else {
@@ -194,7 +235,7 @@ fn key_set(house: &House) -> Answer {
     let Some(signer) = house.shared.snapshot.load().signer.clone() else {
         return text(StatusCode::NOT_FOUND, "no route has an assertion\n");
     };
-    let mut response = Response::new(Full::new(signer.key_set()));
+    let mut response = Response::new(Full::new(signer.key_set()).boxed_unsync());
     let headers = response.headers_mut();
     headers.insert(
         CONTENT_TYPE,
@@ -269,8 +310,9 @@ fn json_answer(status: StatusCode, body: &Value) -> Answer {
     response
 }
 
-fn text(status: StatusCode, body: &str) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+pub(super) fn text(status: StatusCode, body: &str) -> Answer {
+    let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
+    let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(

@@ -123,7 +123,7 @@ impl Walk {
         if place.listener.redirect(&head).is_some() {
             return Err(report.ended("redirect", Verdict::Answered, "to https"));
         }
-        let dialect = Dialect::of(&parts.headers);
+        let dialect = Dialect::of_request(&self.request);
         strip_hop_by_hop(&mut parts.headers, dialect);
         let policy = snapshot.routes.find(
             place.conn.listener,

@@ -1,6 +1,7 @@
 //! How a caller spells requests, and therefore how a refusal must be spelt for it.
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+use http::{Method, Request, Uri};
 
 const CONNECT_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
 
@@ -48,8 +49,22 @@ impl Dialect {
             Self::ConnectStreamJson
         } else if is_family(essence, "application/connect") {
             Self::ConnectStream
+        } else if essence.eq_ignore_ascii_case("application/proto") {
+            Self::Connect // the media type is Connect's own
         } else {
             Self::of_unary_connect(headers)
+        }
+    }
+
+    /// Reads the dialect of a request. A unary call of Connect that changes nothing may be a GET, which has neither a
+    /// content type nor a version header: it says in its query what it is.
+    #[must_use]
+    pub fn of_request<B>(request: &Request<B>) -> Self {
+        match Self::of(request.headers()) {
+            Self::Http if request.method() == Method::GET && is_connect_get(request.uri()) => {
+                Self::Connect
+            }
+            dialect => dialect,
         }
     }
 
@@ -79,6 +94,11 @@ impl Dialect {
             Self::ConnectStream | Self::ConnectStreamJson => "connect-stream",
         }
     }
+}
+
+fn is_connect_get(uri: &Uri) -> bool {
+    let query = uri.query().unwrap_or_default();
+    query.contains("connect=v1") && query.split('&').any(|pair| pair == "connect=v1")
 }
 
 /// `application/grpc` and `application/grpc+proto` are of the family `application/grpc`; `application/grpcx` is not.
@@ -113,10 +133,26 @@ mod tests {
         );
         check("application/connect+proto", Dialect::ConnectStream);
         check("Application/Connect+JSON", Dialect::ConnectStreamJson);
+        check("application/proto", Dialect::Connect);
         check("application/grpcx", Dialect::Http);
         check("application/json", Dialect::Http);
         check("text/html", Dialect::Http);
         check("", Dialect::Http);
+    }
+
+    #[test]
+    fn a_connect_get_is_known_by_its_query() {
+        let check = |method: &str, target: &str, expected| {
+            let request = Request::builder().method(method).uri(target);
+            let request = request.body(()).unwrap();
+            assert_eq!(Dialect::of_request(&request), expected, "{method} {target}");
+        };
+        let target = "/s.S/M?message=e30&encoding=json&connect=v1";
+        check("GET", target, Dialect::Connect);
+        check("POST", target, Dialect::Http);
+        check("GET", "/s.S/M?xconnect=v1", Dialect::Http);
+        check("GET", "/s.S/M?connect=v10", Dialect::Http);
+        check("GET", "/s.S/M", Dialect::Http);
     }
 
     #[test]

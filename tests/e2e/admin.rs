@@ -1,9 +1,12 @@
 //! The admin listener: probes, status, reload; exact paths, and closed to web pages.
 
-use crate::support::client::{call, get, post};
-use crate::support::gateway::open_to;
+use http_body_util::BodyExt;
+use vestibule::demo::grpc::{HealthReply, HealthRequest};
+
+use crate::support::client::{Call, Via, call, connect, get, post};
+use crate::support::gateway::{Gateway, conf, open_to};
 use crate::support::origin::{self, Reply, gate};
-use crate::support::{eventually, issuer};
+use crate::support::{body, eventually, issuer, soon};
 
 #[tokio::test]
 async fn probes_and_status_answer() {
@@ -138,4 +141,87 @@ async fn it_answers_while_the_workers_are_busy_and_while_draining() {
             .text(),
         "onetwo"
     );
+}
+
+#[tokio::test]
+async fn grpc_probes_hear_what_readyz_says() {
+    let issuer = issuer::run().await;
+    issuer.fails(issuer::Fault::Down);
+    let gateway = conf("[[route]]\nauth = { any = [\"main\"] }\nrespond = { status = 200 }")
+        .issuer(&issuer)
+        .run()
+        .await;
+    assert_eq!(checked(&gateway, "").await, (Some(0), Some(2)));
+    // Who watches is told of every change, and at once of how it is.
+    let mut client = connect(gateway.admin_address(), Via::H2c).await;
+    let mut watched = client.start(health("Watch", "")).await.unwrap();
+    assert_eq!(next(&mut watched).await, 2);
+    issuer.fails(None);
+    gateway.ready().await;
+    assert_eq!(next(&mut watched).await, 1);
+    assert_eq!(checked(&gateway, "").await, (Some(0), Some(1)));
+    assert_eq!(
+        checked(&gateway, "grpc.health.v1.Health").await,
+        (Some(0), Some(1))
+    );
+    assert_eq!(checked(&gateway, "somebody.Else").await, (Some(5), None));
+    let mut unknown = client
+        .start(health("Watch", "somebody.Else"))
+        .await
+        .unwrap();
+    assert_eq!(next(&mut unknown).await, 3);
+}
+
+#[tokio::test]
+async fn nothing_else_of_grpc_is_served_to_operators() {
+    let gateway = conf("[[route]]\nauth = \"none\"\nrespond = { status = 200 }")
+        .run()
+        .await;
+    let mut client = connect(gateway.admin_address(), Via::H2c).await;
+    for (call, status) in [
+        (health("List", ""), "12"),
+        (health("Check", "").body(body::full("\u{1}\0\0\0\0")), "12"),
+        (health("Check", "").body(body::full("\0\0\0\0\u{9}")), "3"),
+        (health("Check", "").body(body::full(vec![0; 8192])), "8"),
+    ] {
+        let answer = client.send(call).await;
+        assert_eq!(answer.header("grpc-status"), status);
+    }
+    // A page of another origin hears nothing, and HTTP/1.1 has no gRPC.
+    let page = health("Check", "").header("origin", "https://evil.example");
+    assert_eq!(client.send(page).await.status, 403);
+    assert_eq!(gateway.admin(health("Check", "")).await.status, 505);
+    // What operators ask over HTTP/2, they are told.
+    assert_eq!(client.send(get("/readyz")).await.text(), "ready\n");
+}
+
+fn health(method: &str, service: &str) -> Call {
+    let question = HealthRequest {
+        service: service.to_owned(),
+    };
+    let message = prost::Message::encode_to_vec(&question);
+    let mut frame = vec![0, 0, 0, 0, u8::try_from(message.len()).unwrap()];
+    frame.extend(message);
+    post(&format!("/grpc.health.v1.Health/{method}"), frame)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+}
+
+async fn checked(gateway: &Gateway, service: &str) -> (Option<u32>, Option<i32>) {
+    let mut client = connect(gateway.admin_address(), Via::H2c).await;
+    let answer = client.send(health("Check", service)).await;
+    let status = answer.trailers.get("grpc-status");
+    let status = status.or(answer.headers.get("grpc-status"));
+    let status = status.and_then(|status| status.to_str().ok()?.parse().ok());
+    (status, answer.body.get(5..).map(said))
+}
+
+fn said(message: &[u8]) -> i32 {
+    let reply: HealthReply = prost::Message::decode(message).unwrap();
+    reply.status
+}
+
+async fn next(watched: &mut http::Response<hyper::body::Incoming>) -> i32 {
+    let frame = soon("a status", watched.body_mut().frame()).await;
+    said(&frame.unwrap().unwrap().into_data().unwrap()[5..])
 }

@@ -283,6 +283,23 @@ reasons! {
     Internal = "internal", INTERNAL_SERVER_ERROR, 13, Gateway;
 }
 
+impl Reason {
+    /// Code and HTTP status of the Connect protocol: it names the statuses of gRPC, and maps them to HTTP itself.
+    #[must_use]
+    pub const fn connect(self) -> (&'static str, StatusCode) {
+        match self.grpc_status() {
+            3 => ("invalid_argument", StatusCode::BAD_REQUEST),
+            4 => ("deadline_exceeded", StatusCode::GATEWAY_TIMEOUT),
+            7 => ("permission_denied", StatusCode::FORBIDDEN),
+            8 => ("resource_exhausted", StatusCode::TOO_MANY_REQUESTS),
+            12 => ("unimplemented", StatusCode::NOT_IMPLEMENTED),
+            14 => ("unavailable", StatusCode::SERVICE_UNAVAILABLE),
+            16 => ("unauthenticated", StatusCode::UNAUTHORIZED),
+            _ => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

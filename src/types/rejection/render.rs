@@ -127,7 +127,7 @@ impl Rejection {
 
     /// The unary error of the Connect protocol: its own status mapping, a JSON object.
     fn connect_error(&self, decision: &str) -> Response<Body> {
-        let (code, status) = connect_code(self.reason());
+        let (code, status) = self.reason().connect();
         let body = serde_json::json!({ "code": code, "message": self.message(decision) });
         answer(status, "application/json", body.to_string())
     }
@@ -139,7 +139,7 @@ impl Rejection {
     }
 
     fn end_stream(&self, decision: &str) -> Bytes {
-        let (code, _) = connect_code(self.reason());
+        let (code, _) = self.reason().connect();
         let body =
             serde_json::json!({ "error": { "code": code, "message": self.message(decision) } });
         envelope(END_STREAM, body.to_string().as_bytes())
@@ -208,20 +208,6 @@ fn envelope(flags: u8, payload: &[u8]) -> Bytes {
 fn whole_seconds(wait: Duration) -> HeaderValue {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     HeaderValue::from(seconds.max(1))
-}
-
-/// Code and HTTP status of the Connect protocol for the gRPC status of a reason.
-fn connect_code(reason: Reason) -> (&'static str, StatusCode) {
-    match reason.grpc_status() {
-        3 => ("invalid_argument", StatusCode::BAD_REQUEST),
-        4 => ("deadline_exceeded", StatusCode::GATEWAY_TIMEOUT),
-        7 => ("permission_denied", StatusCode::FORBIDDEN),
-        8 => ("resource_exhausted", StatusCode::TOO_MANY_REQUESTS),
-        12 => ("unimplemented", StatusCode::NOT_IMPLEMENTED),
-        14 => ("unavailable", StatusCode::SERVICE_UNAVAILABLE),
-        16 => ("unauthenticated", StatusCode::UNAUTHORIZED),
-        _ => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
-    }
 }
 
 #[cfg(test)]
