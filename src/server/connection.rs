@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Request;
 use http::header::UPGRADE;
@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -86,13 +87,14 @@ async fn serve_tls<H: Handler>(arrival: Arrival<H>, config: Arc<rustls::ServerCo
 async fn serve_cleartext<H: Handler>(mut arrival: Arrival<H>) {
     let started = clock::now();
     let facts = Facts::of(&arrival);
-    let sniffed = match arrival.limits.only {
-        // Whoever speaks something else is told so by that protocol.
-        Some(protocol) => Ok(Ok((protocol, Prefix::default()))),
-        None => timeout(arrival.limits.head_timeout, sniff(&mut arrival.stream)).await,
-    };
+    let sniffed = timeout(arrival.limits.head_timeout, sniff(&mut arrival.stream)).await;
     let (protocol, prefix) = match sniffed {
-        Ok(Ok(sniffed)) => sniffed,
+        Ok(Ok((Protocol::Http1, _))) if arrival.limits.only == Some(Protocol::Http2) => {
+            turn_away(&mut arrival.stream).await;
+            return arrival.handler.note(arrival.listener.id, Event::BadHead);
+        }
+        // What it sent is no request of HTTP/1, and is refused as that.
+        Ok(Ok((sniffed, prefix))) => (arrival.limits.only.unwrap_or(sniffed), prefix),
         Ok(Err(_)) => return,
         Err(_) => {
             return arrival
@@ -109,6 +111,24 @@ async fn serve_cleartext<H: Handler>(mut arrival: Arrival<H>) {
         started,
     };
     served.run(arrival.stream, prefix, arrival.counted).await;
+}
+
+/// Tells whoever does not begin with the preface of HTTP/2 that nothing else is spoken here, and takes in what is on its
+/// way: a socket that is closed over unread bytes is reset, and the client may lose what it was told.
+async fn turn_away(stream: &mut TcpStream) {
+    let goodbye = async {
+        stream.write_all(GOAWAY).await?;
+        stream.shutdown().await?;
+        let mut heard = [0; 1024];
+        for _ in 0..MOST_HEARD {
+            if stream.read(&mut heard).await? == 0 {
+                break;
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    // It is gone either way.
+    let _ = timeout(GOODBYE, goodbye).await;
 }
 
 /// What is known of a connection before its protocol is.
@@ -355,6 +375,12 @@ fn http2_builder<H>(limits: &ListenerLimits, streams: Streams<H>) -> http2::Buil
     }
     builder
 }
+
+/// Empty SETTINGS, as a server begins, and GOAWAY: no stream was served, PROTOCOL_ERROR.
+const GOAWAY: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01";
+/// How long a client that is turned away may take to notice, and how many pieces it may still send.
+const GOODBYE: Duration = Duration::from_secs(1);
+const MOST_HEARD: usize = 16;
 
 /// What hyper may read beyond the largest head and target, so that it is the gate which says that a head is too large.
 /// hyper's least buffer is 8 KiB.
