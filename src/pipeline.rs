@@ -263,12 +263,17 @@ async fn run(
             wall: clock::wall,
         },
     )?;
+    let wish = policy.transform.wish(request, exchange.dialect());
     let answer_in = grpc_web::answers_in(request.headers(), exchange.dialect());
     policy.transform.request_body(request, exchange.dialect())?;
 
     if let Some(at) = deadline {
         let body = request.body_mut();
         body.expire(at, Reason::DeadlineExceeded, None);
+    }
+
+    if let Some(length) = policy.holds(request, exchange.dialect()) {
+        Box::pin(take_in(request, length)).await?;
     }
 
     exchange.charges().sent();
@@ -300,6 +305,7 @@ async fn run(
         .transform
         .response(response.headers_mut(), client.scheme);
     let mut response = policy.transform.response_body(response, answer_in);
+    policy.transform.compress(&mut response, wish);
     let has_trailers = exchange.conn().protocol == Protocol::Http2;
     let words = |exchange: &Exchange, response: &Response| {
         deadline::last_words(response, answer_in, has_trailers, exchange.id())
@@ -490,14 +496,8 @@ async fn take_logout(
     request: Request,
 ) -> Result<Response, Rejection> {
     let (head, body) = request.into_parts();
-    let body = body.whole(logout.most_body()).await.map_err(|error| {
-        Rejection::new(match error {
-            BodyError::TooLarge => Reason::BodyTooLarge,
-            BodyError::Stalled => Reason::BodyStalled,
-            BodyError::Malformed(_) | BodyError::Connection(_) => Reason::BadBody,
-            BodyError::Expired(_) => Reason::DeadlineExceeded,
-        })
-    })?;
+    let body = body.whole(logout.most_body()).await;
+    let body = body.map_err(|error| broken_off(&error))?;
     let wall = clock::wall();
     let ended = logout.receive(&head.method, &head.headers, &body, wall);
     for revocation in ended.await? {
@@ -507,6 +507,22 @@ async fn take_logout(
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(CACHE_CONTROL, no_store);
     Ok(response)
+}
+
+/// Takes the body in, so that it can be sent more than once.
+async fn take_in(request: &mut Request, length: usize) -> Result<(), Rejection> {
+    let body = std::mem::take(request.body_mut()).whole(length).await;
+    *request.body_mut() = Body::full(body.map_err(|error| broken_off(&error))?);
+    Ok(())
+}
+
+fn broken_off(error: &BodyError) -> Rejection {
+    Rejection::new(match error {
+        BodyError::TooLarge => Reason::BodyTooLarge,
+        BodyError::Stalled => Reason::BodyStalled,
+        BodyError::Malformed(_) | BodyError::Connection(_) => Reason::BadBody,
+        BodyError::Expired(_) => Reason::DeadlineExceeded,
+    })
 }
 
 /// The head that goes upstream. What a rewrite leads to is held against the closed routes once more.

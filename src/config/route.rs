@@ -57,6 +57,9 @@ pub struct Route {
     /// Largest request body.
     #[serde(default = "one_mib")]
     pub max_body: ByteSize,
+    /// Request bodies that announce a length of at most this are taken in whole before anything is sent: so a request
+    /// with a body can be sent again where one without could. Default: none are.
+    pub buffer: Option<ByteSize>,
     /// Longest wait for the first byte of the response.
     #[serde(default = "fifteen_seconds")]
     pub timeout: Span,
@@ -84,6 +87,13 @@ pub struct Route {
     /// Tell the upstream who the caller is once more, signed, in `x-vestibule-assertion`.
     #[serde(default)]
     pub assertion: bool,
+    /// Media types of answers that are compressed (zstd, br, gzip): `text/*`, `application/json`. Default: none.
+    #[serde(default)]
+    pub compress: Vec<String>,
+    /// Compress answers that are for one caller too: to a request with a credential or a cookie, or that set a cookie or
+    /// are private.
+    #[serde(default)]
+    pub compress_private: bool,
     /// Add the security headers that browsers heed, where absent: `strict-transport-security` (over TLS),
     /// `x-content-type-options`, `x-frame-options` and `referrer-policy`.
     #[serde(default)]

@@ -435,6 +435,7 @@ impl Compiler<'_> {
             binds_streams: route.stream_auth == StreamAuth::Bound,
             timeout: route.timeout.0,
             peek,
+            buffer: self.buffer(route, path),
             early_limits: Limits::new(early),
             body_limits: Limits::new(in_body),
             late_limits: Limits::new(late),
@@ -452,6 +453,18 @@ impl Compiler<'_> {
                 .map(|listener| self.metrics.route(&listener.name, name))
                 .collect(),
         })
+    }
+
+    /// Each request of the route may hold as much, so it must stay small.
+    fn buffer(&mut self, route: &config::Route, path: &KeyPath) -> u64 {
+        let buffer = route.buffer.map_or(0, |buffer| buffer.0);
+        if buffer > MOST_BUFFERED {
+            self.problems.push(
+                &path.key("buffer"),
+                "at most 16MiB of a request are held; leave larger ones to the stream",
+            );
+        }
+        buffer
     }
 
     fn asserting(
@@ -616,6 +629,9 @@ impl Compiler<'_> {
 
 /// A gateway with a handful of connections stays below this.
 const LEAST_MEMORY: u64 = 32 << 20;
+
+/// The most that a route may hold of each request.
+const MOST_BUFFERED: u64 = 16 << 20;
 
 /// What a policy is put together from.
 struct Parts<'a> {

@@ -18,7 +18,7 @@ use crate::route::Head;
 use crate::telemetry::metrics::{AuthMetrics, RouteMetrics, TunnelMetrics, UpstreamMetrics};
 use crate::transform::Plan;
 use crate::types::body::Bounds;
-use crate::types::{Body, Dialect, Principal, Reason, Rejection, Response, Scheme, clock};
+use crate::types::{Body, Dialect, Principal, Reason, Rejection, Request, Response, Scheme, clock};
 use crate::upstream::{Asked, Cluster, Upgrades};
 
 /// A route, compiled.
@@ -50,6 +50,8 @@ pub struct Policy {
     pub timeout: Duration,
     /// What its limits want to know of the body.
     pub peek: Option<PeekPlan>,
+    /// The largest request body that is taken in whole before it is sent; 0: none is.
+    pub(super) buffer: u64,
     pub(super) early_limits: Limits,
     pub(super) body_limits: Limits,
     pub(super) late_limits: Limits,
@@ -161,14 +163,21 @@ impl Policy {
     /// # Errors
     /// `BodyTooLarge`.
     pub fn check_announced_body(&self, headers: &HeaderMap) -> Result<(), Rejection> {
-        let announced = headers
-            .get(CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok())
-            .and_then(|length| length.parse::<u64>().ok());
-        if announced.is_some_and(|length| length > self.max_body) {
+        if announced(headers).is_some_and(|length| length > self.max_body) {
             return Err(Rejection::new(Reason::BodyTooLarge));
         }
         Ok(())
+    }
+
+    /// How many bytes of body to take in before the request is sent. Only a body that says how long it is is sure to end
+    /// before its answer begins: the streams of gRPC wait for each other.
+    #[must_use]
+    pub fn holds(&self, request: &Request, dialect: Dialect) -> Option<usize> {
+        if self.buffer == 0 || request.body().is_empty() || dialect == Dialect::Grpc {
+            return None;
+        }
+        let length = announced(request.headers()).filter(|length| *length <= self.buffer);
+        length.and_then(|length| usize::try_from(length).ok())
     }
 
     /// The limits of the route.
@@ -312,6 +321,11 @@ impl Policy {
             cors.dress(origin, response.headers_mut());
         }
     }
+}
+
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    let length = headers.get(CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 impl Answer {

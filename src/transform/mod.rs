@@ -12,6 +12,7 @@ pub mod deadline;
 
 mod closing;
 mod compile;
+mod compress;
 mod cookies;
 mod forwarded;
 mod headers;
@@ -40,6 +41,7 @@ use crate::types::{ConnFacts, Dialect, Principal, Rejection, Request, Response, 
 
 pub use assertion::Signer;
 pub use closing::Closing;
+pub use compress::Wish;
 pub use hop_by_hop::strip_hop_by_hop;
 pub use identity::IdentityNames;
 
@@ -54,6 +56,7 @@ pub struct Plan {
     response: headers::Edits,
     cookies: set_cookie::Cookies,
     has_security_headers: bool,
+    compression: compress::Compression,
     translates_grpc_web: bool,
 }
 
@@ -118,6 +121,17 @@ impl Plan {
     pub fn response(&self, headers: &mut HeaderMap, scheme: Scheme) {
         hop_by_hop::strip_response(headers);
         self.cookies.apply(headers, scheme == Scheme::Https);
+    }
+
+    /// What the client says about compression; nothing on a route that compresses nothing.
+    #[must_use]
+    pub fn wish(&self, request: &Request, dialect: Dialect) -> Wish {
+        self.compression.wish(request, dialect)
+    }
+
+    /// Compresses the body, where route, client and answer agree on that.
+    pub fn compress(&self, response: &mut Response, wish: Wish) {
+        self.compression.apply(response, wish);
     }
 
     /// Applies the route's edits to an answer, whoever gave it: refusals carry the same security headers. Those are for

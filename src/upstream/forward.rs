@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use hyper::body::Incoming;
@@ -158,27 +159,31 @@ struct Journey<'a> {
     switched: Option<Switched>,
 }
 
-/// What is needed to send a request without body again.
+/// What is needed to send a request again.
 struct Copy {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    body: Bytes,
 }
 
 impl Copy {
     /// The only copy of headers that is made, and only where it can be of use.
     fn of(request: &Request, tries: &Tries) -> Option<Self> {
-        let useful =
-            tries.wanted() && request.body().is_empty() && retry::is_idempotent(request.method());
-        useful.then(|| Self {
+        // One that may not be carried out twice can still be refused unread, if its route took it in to be ready for that.
+        let is_empty = request.body().is_empty();
+        let useful = tries.wanted() && (!is_empty || retry::is_idempotent(request.method()));
+        let body = request.body().held().filter(|_| useful)?;
+        Some(Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
             headers: request.headers().clone(),
+            body,
         })
     }
 
     fn request(&self) -> Request {
-        let mut request = Request::new(Body::empty());
+        let mut request = Request::new(Body::full(self.body.clone()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
@@ -278,7 +283,11 @@ impl<'a> Journey<'a> {
             let loss = self.diagnose(&error.into_error(), unsent.is_some(), connect.is_none());
             loss.blame(endpoint, &loan);
             drop(loan);
-            let whole = unsent.or_else(|| copy.as_ref().map(Copy::request));
+            let again = |copy: &Copy| {
+                let unread = loss.how == Some(Lost::Refused);
+                (unread || retry::is_idempotent(&method)).then(|| copy.request())
+            };
+            let whole = unsent.or_else(|| copy.as_ref().and_then(again));
             match (loss.how, whole) {
                 (Some(how), Some(whole)) if self.again(how) => {
                     *request = whole;

@@ -62,6 +62,8 @@ mod assertion;
 mod explain;
 // Security headers and cookies.
 mod browsers;
+// Compression of answers.
+mod compress;
 // Cross-origin rules.
 mod cors;
 // The three identity backends: the shipped examples in front of servers of their shape.
@@ -74,6 +76,10 @@ mod store;
 mod grpc;
 // How long callers are willing to wait.
 mod deadline;
+// gRPC, byte for byte: metadata, large messages, flow control, cancellation, routing.
+mod grpc_streams;
+// Connect, passed on and refused.
+mod connect;
 // gRPC-Web, translated and passed on.
 mod grpc_web;
 // The corpora of the fuzz targets.
@@ -98,6 +104,8 @@ mod drain;
 mod rewrite;
 // Answers that the gateway gives itself.
 mod redirect;
+// Request bodies that are taken in before they are sent.
+mod buffer;
 // Bounds on time and size, of clients and of backends.
 mod timeouts;
 // Versions of HTTP.

@@ -1,6 +1,7 @@
 //! From the words of the configuration to a [`Plan`] and to [`IdentityNames`].
 
 mod assertion;
+mod compress;
 mod cookies;
 mod edits;
 mod identity;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 
 use http::header::HeaderName;
 
+use self::compress::compile_compression;
 use self::cookies::compile_cookies;
 use self::edits::{compile_edits, refused_in_request, refused_in_response};
 use self::identity::compile_identity;
@@ -43,6 +45,7 @@ impl Plan {
         let request = compile_edits(edit, &edits.key("request"), &refused, problems);
         let edit = &route.headers.response;
         let response = compile_edits(edit, &edits.key("response"), &refused_in_response, problems);
+        let compression = compile_compression(route, &path.key("compress"), problems);
         let cookies = compile_cookies(&route.cookies, &path.key("cookies"), problems);
         Some(Self {
             rewrite: rewrite?,
@@ -53,6 +56,7 @@ impl Plan {
             response: response?,
             cookies: cookies?,
             has_security_headers: route.security_headers,
+            compression: compression?,
             translates_grpc_web: route.grpc_web == config::GrpcWeb::Translate,
         })
     }

@@ -390,6 +390,17 @@ impl Body {
         self.filter.is_none() && matches!(self.source, Source::Empty | Source::Ended)
     }
 
+    /// The bytes of a body that is there as a whole, with nothing that bounds or changes it.
+    #[must_use]
+    pub fn held(&self) -> Option<Bytes> {
+        let is_plain = self.filter.is_none() && self.guard.is_none() && self.expiry.is_none();
+        match &self.source {
+            Source::Empty if is_plain => Some(Bytes::new()),
+            Source::Full(bytes) if is_plain => Some(bytes.clone()),
+            _ => None,
+        }
+    }
+
     /// Reads it to its end, all of it, for who needs it whole.
     ///
     /// # Errors
