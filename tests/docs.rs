@@ -506,6 +506,8 @@ fn samples() -> Samples {
             keys: 1,
             decisions: vec![("allowed", 1)],
             unreadable: 1,
+            spread: 1,
+            highest_spread: 1,
             failures: 1,
             bans: 1,
             evictions: vec![("clear", 1)],

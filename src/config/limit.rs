@@ -58,9 +58,14 @@ pub struct Limit {
     /// Longest such wait.
     #[serde(default = "one_second")]
     pub queue_timeout: Span,
+    /// Most different values of something under one key: accounts of an address, or addresses of an account.
+    pub distinct: Option<Distinct>,
     /// Who is never counted.
     #[serde(default)]
     pub allow: Exempt,
+    /// Tell clients that pass what is left, in `RateLimit`; those that are refused are always told.
+    #[serde(default)]
+    pub headers: bool,
     /// Whether all replicas count together, in the store. Default: exactly where failures count, where there is a ban, and
     /// where a budget is below 100; else fast. Off without a store.
     pub shared: Option<SharedLimit>,
@@ -130,6 +135,18 @@ pub struct Failure {
     /// Response headers: a value, `"*"` for any value, or `"~ REGEX"`. For backends that answer a wrong password with a
     /// page or a redirect: `{ location = "~ [?&]error=" }`.
     pub headers: BTreeMap<String, String>,
+}
+
+/// How many different values of something one key may be seen with.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Distinct {
+    /// Of what: a part as in `key`.
+    pub of: LimitKey,
+    /// The window, which slides.
+    pub per: Span,
+    /// Most of them; further ones are refused.
+    pub above: u32,
 }
 
 /// Who is never counted.

@@ -10,6 +10,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::limit::LimitUse;
+use super::route::Errors;
 use super::value::{ByteSize, OneOrMany, Span};
 
 /// A listener. Only `bind` is required; every default is safe on the public internet.
@@ -33,6 +34,9 @@ pub struct Listen {
     /// Limits on every request of this listener, before routing; names of `[limit.*]`.
     #[serde(default)]
     pub limits: Vec<LimitUse>,
+    /// What the body of a refusal looks like where no route says otherwise.
+    #[serde(default)]
+    pub errors: Errors,
     /// Longest TLS handshake.
     #[serde(default = "ten_seconds")]
     pub handshake_timeout: Span,

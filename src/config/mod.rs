@@ -38,13 +38,15 @@ pub use auth::{Auth, AuthRules, OnIssuerDown};
 pub use csrf::{Csrf, CsrfOrigins};
 pub use error::{ConfigError, KeyPath, Problems};
 pub use issuer::{Algorithm, ClientAuth, Introspected, Introspection, Issuer};
-pub use limit::{Count, Exempt, Failure, Limit, LimitMode, LimitUse, OnStoreDown, SharedLimit};
+pub use limit::{
+    Count, Distinct, Exempt, Failure, Limit, LimitMode, LimitUse, OnStoreDown, SharedLimit,
+};
 pub use limit_key::{LimitKey, LimitKeys};
 pub use listen::{Certificate, HttpVersion, KeyPair, Listen, Tls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub use network::Network;
 pub use route::{
-    BackchannelLogout, Bearer, Cookies, Cors, Edit, Edits, EncodedSlash, GrpcWeb, Publish,
+    BackchannelLogout, Bearer, Cookies, Cors, Edit, Edits, EncodedSlash, Errors, GrpcWeb, Publish,
     Redirect, Respond, Revokes, Rewrite, Route, SameSite, StreamAuth, Test,
 };
 pub use secret::{Secret, SecretError};

@@ -63,6 +63,8 @@ pub struct Route {
     /// Longest wait for the first byte of the response.
     #[serde(default = "fifteen_seconds")]
     pub timeout: Span,
+    /// What the body of a refusal looks like. Default: as the listener says.
+    pub errors: Option<Errors>,
     /// Cross-origin rules. Absent: the backend's own answer stands.
     pub cors: Option<Cors>,
     /// Guard against requests that other sites make with a session cookie of the visitor: `"on"`, `"off"`, or
@@ -179,6 +181,19 @@ pub enum Bearer {
     Forward,
     /// It ends here.
     Strip,
+}
+
+/// What the body of a refusal looks like. gRPC and Connect have their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Errors {
+    /// A problem document (RFC 9457), `application/problem+json`.
+    #[default]
+    Problem,
+    /// `{ "error": { "code", "message", "type" } }`, as IdentSphere's clients know it.
+    IdentSphere,
+    /// `{ "error", "error_description" }`, as OAuth clients know it (RFC 6749 section 5.2).
+    OAuth,
 }
 
 /// Which origins may read the answers. The gateway then answers preflights itself and replaces the backend's CORS headers.

@@ -28,7 +28,8 @@ use crate::types::body::{Body, Fate, InFlight};
 use crate::types::drain::Drain;
 use crate::types::expiry::LastWords;
 use crate::types::{
-    ConnFacts, Dialect, Principal, Protocol, Reason, Rejection, Request, Response, Scheme, clock,
+    ConnFacts, Dialect, Envelope, Principal, Protocol, Reason, Rejection, Request, Response,
+    Scheme, clock,
 };
 use crate::upstream::{self, Tunnel};
 use leash::Leash;
@@ -37,6 +38,8 @@ use passage::Next;
 pub use ledger::Ledger;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// What gRPC clients make of an answer without a status.
 const GRPC_UNKNOWN: u32 = 2;
@@ -61,6 +64,7 @@ pub struct Exchange {
     conn: Arc<ConnFacts>,
     id: HeaderValue,
     dialect: Dialect,
+    errors: Envelope,
     method: Method,
     started: Instant,
     head: Option<Head>,
@@ -115,6 +119,7 @@ impl Exchange {
             desk: Arc::clone(desk),
             id,
             dialect: dialect_of(request),
+            errors: snapshot.errors(conn.listener),
             method: request.method().clone(),
             started: clock::now(),
             head: None,
@@ -204,6 +209,7 @@ impl Exchange {
         if let Some(metrics) = policy.metrics(self.conn.listener) {
             self.metrics = Arc::clone(metrics);
         }
+        self.errors = policy.errors.unwrap_or(self.errors);
         self.policy = Some(Arc::clone(policy));
     }
 
@@ -287,7 +293,7 @@ impl Exchange {
     /// Notes a refusal and spells it for the caller.
     pub fn refuse(&mut self, why: Rejection) -> Response {
         let id = self.id.to_str().unwrap_or_default();
-        let mut response = why.render(self.dialect, id);
+        let mut response = why.render_in(self.errors, self.dialect, id);
         if self.conn.protocol == Protocol::Http1 && ends_connection(why.reason()) {
             announce_close(&mut response);
         }
@@ -309,7 +315,7 @@ impl Exchange {
             .dialect
             .is_grpc_family()
             .then(|| u32::from(why.reason().grpc_status()));
-        if is_by_limit(why.reason()) {
+        if why.reason().is_by_limit() {
             self.charges.release(); // nothing was tried
         }
         if why.reason() == Reason::DeadlineExceeded {
@@ -329,6 +335,11 @@ impl Exchange {
 
     /// Dresses every answer of the route, refusals included: header edits, CORS, the request id.
     pub fn dress(&self, response: &mut Response) {
+        for budget in self.charges.told() {
+            let headers = response.headers_mut();
+            headers.append(RATELIMIT_POLICY, budget.policy.clone());
+            headers.append(RATELIMIT, budget.left.clone());
+        }
         if let Some(policy) = &self.policy {
             policy.edit(response, self.scheme(), self.dialect);
             if !self.preflight {
@@ -473,7 +484,7 @@ impl Exchange {
             detail: refusal.map_or("", Rejection::detail),
             policy: refusal.and_then(Rejection::policy_name).map(|name| &**name),
             limit: refusal
-                .filter(|why| is_by_limit(why.reason()))
+                .filter(|why| why.reason().is_by_limit())
                 .and_then(Rejection::policy_name)
                 .map(|name| &**name),
             limit_observed: self.charges.observed().map(|name| &**name),
@@ -509,13 +520,6 @@ fn announce_close(response: &mut Response) {
     response
         .headers_mut()
         .insert(CONNECTION, HeaderValue::from_static("close"));
-}
-
-fn is_by_limit(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::RateLimited | Reason::ConcurrencyLimited | Reason::StoreUnavailable
-    )
 }
 
 fn ends_connection(reason: Reason) -> bool {

@@ -36,6 +36,17 @@ pub(super) enum Verdict {
     Wait(u64, Why),
 }
 
+/// How much more may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Left {
+    /// The window with the least room.
+    pub(super) window: usize,
+    /// How many more it lets through now.
+    pub(super) count: u32,
+    /// Nanoseconds until it is full again; until it lets one through, where it lets none through now.
+    pub(super) full_in: u64,
+}
+
 /// What stands in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
@@ -47,6 +58,8 @@ pub(super) enum Why {
     BanBegun,
     /// A ban is in force.
     Banned,
+    /// Too many different accounts, networks or the like under one key.
+    Spread,
 }
 
 /// What became of a request that holds its place.
@@ -169,6 +182,31 @@ impl Budget {
         let cost = parts.pending().saturating_add(cost);
         self.wait(parts.full_at, now, cost)
             .max(parts.banned_for(now))
+    }
+
+    /// What is left of the window with the least room.
+    pub(super) fn left(&self, words: &mut [u64], now: u64) -> Option<Left> {
+        let parts = self.parts(words)?;
+        let (pending, banned) = (parts.pending(), parts.banned_for(now));
+        let windows = self.windows.iter().zip(&*parts.full_at).enumerate();
+        let lefts = windows.map(|(position, (window, full_at))| {
+            let debt = full_at.saturating_sub(now);
+            let room = window.room(debt).saturating_sub(pending);
+            let count = if banned > 0 { 0 } else { room };
+            let full_in = match count {
+                0 => window
+                    .take(debt, pending.saturating_add(1))
+                    .err()
+                    .unwrap_or(0),
+                _ => debt,
+            };
+            Left {
+                window: position,
+                count,
+                full_in: full_in.max(banned),
+            }
+        });
+        lefts.min_by_key(|left| (left.count, u64::MAX - left.full_in))
     }
 
     fn wait(&self, full_at: &[u64], now: u64, cost: u32) -> u64 {

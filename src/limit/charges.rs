@@ -11,6 +11,7 @@ use super::seats::Seat;
 use super::shared::Held;
 use super::timer::{Monotonic, Timer};
 use crate::store::Line;
+use crate::types::rejection::Budget;
 
 /// The ledger of one exchange with the limits that it passed. Empty, and without cost, where no limit wants to know how
 /// it ends. Dropping it gives everything back: a request whose answer nobody waited for counts as failed once it was
@@ -20,6 +21,7 @@ pub struct Charges<C: Timer = Monotonic> {
     open: Vec<Charge<C>>,
     seats: Vec<Seat>,
     observed: Option<Arc<str>>,
+    told: Vec<Budget>,
     sent: bool,
     /// To the store that replicas share, where there is one.
     line: Option<Arc<Line>>,
@@ -43,6 +45,7 @@ impl<C: Timer> Default for Charges<C> {
             open: Vec::new(),
             seats: Vec::new(),
             observed: None,
+            told: Vec::new(),
             sent: false,
             line: None,
             patience: Duration::ZERO,
@@ -79,6 +82,12 @@ impl<C: Timer> Charges<C> {
 
     pub(super) fn waited(&mut self, wait: Duration) {
         self.patience = self.patience.saturating_sub(wait);
+    }
+
+    /// What the client is told about the limits that it passed.
+    #[must_use]
+    pub fn told(&self) -> &[Budget] {
+        &self.told
     }
 
     /// Notes that the request is about to be tried: from here on, no outcome is a bad one.
@@ -149,6 +158,10 @@ impl<C: Timer> Charges<C> {
 
     pub(super) fn seat(&mut self, seat: Seat) {
         self.seats.push(seat);
+    }
+
+    pub(super) fn tell(&mut self, budget: Option<Budget>) {
+        self.told.extend(budget);
     }
 
     pub(super) fn observe(&mut self, limit: &Arc<str>) {

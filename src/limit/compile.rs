@@ -8,10 +8,12 @@ use http::HeaderName;
 
 use super::budget::{Budget, MOST_WINDOWS};
 use super::failure::Failures;
+use super::fields::Fields;
 use super::key::{Addresses, KeyPlan, KeySecret, Networks};
 use super::rate::{LONGEST_FILL, Window};
 use super::seats::Seats;
 use super::shared::{FASTEST, Leases, Shared, Terms};
+use super::spread::Spread;
 use super::store::Store as Keys;
 use super::timer::{Monotonic, Timer};
 use super::{Buckets, Counts, Exempt, Limit};
@@ -59,6 +61,7 @@ impl<C: Timer> Limit<C> {
         let budget = compile_budget(written, path, problems);
         let failures = compile_failures(written, path, problems);
         let seats = compile_seats(written, path, problems);
+        let spread = compile_spread(written, &addresses, path, problems);
         let exempt = compile_exempt(&written.allow, &path.key("allow"), problems);
         demand_a_bound(written, path, problems);
         let (max_keys, sharing) = (max_keys?, sharing?);
@@ -87,9 +90,11 @@ impl<C: Timer> Limit<C> {
                 budget,
             }),
             failures: failures?,
+            spread: spread?,
             seats: seats?,
             exempt: exempt?,
             enforced: written.mode == LimitMode::Enforce,
+            fields: Fields::new(name, written.rate.as_ref().map_or(&[], |rates| &rates.0)),
             timer,
             counts: Counts::default(),
         })
@@ -132,7 +137,7 @@ fn compile_key<'w>(
         }
     }
     let reads_body = |part: &LimitKey| matches!(part, LimitKey::Json(_) | LimitKey::Form(_));
-    if written.key.iter().any(reads_body) && !(1..=MOST_PEEK).contains(&written.peek.0) {
+    if all_parts(written).any(reads_body) && !(1..=MOST_PEEK).contains(&written.peek.0) {
         problems.push(&path.key("peek"), "between 1B and 1MiB can be read ahead");
         fine = false;
     }
@@ -156,7 +161,7 @@ pub(super) fn compile_addresses(
             fine = false;
         }
     }
-    let wanted = written.key.contains(&LimitKey::Network);
+    let wanted = all_parts(written).any(|part| *part == LimitKey::Network);
     for (index, name) in written.networks.iter().enumerate() {
         if !networks.contains_key(name) {
             let known = networks.keys().map(String::as_str);
@@ -199,6 +204,59 @@ fn better_than(name: &HeaderName) -> Option<&'static str> {
         name if name.starts_with("x-forwarded-") => Some("`ip`"),
         _ => None,
     }
+}
+
+/// The parts of the key, and what is counted under it.
+fn all_parts(written: &config::Limit) -> impl Iterator<Item = &LimitKey> {
+    let distinct = written.distinct.as_ref();
+    written
+        .key
+        .iter()
+        .chain(distinct.map(|distinct| &distinct.of))
+}
+
+/// `None` for a mistake, `Some(None)` where nothing is counted.
+fn compile_spread(
+    written: &config::Limit,
+    addresses: &Addresses,
+    path: &KeyPath,
+    problems: &mut Problems,
+) -> Option<Option<Spread>> {
+    let Some(distinct) = &written.distinct else {
+        return Some(None);
+    };
+    let path = path.key("distinct");
+    let mut fine = true;
+    if written.key.contains(&distinct.of) {
+        problems.push(&path.key("of"), "a key has one value of what it is made of");
+        fine = false;
+    }
+    if let LimitKey::Header(name) = &distinct.of
+        && let Some(instead) = better_than(name)
+    {
+        let why = format!("`{name}` cannot be counted");
+        problems.push_with_help(&path.key("of"), why, Some(format!("use {instead}")));
+        fine = false;
+    }
+    if distinct.above == 0 {
+        problems.push(&path.key("above"), "at least one must have room");
+        fine = false;
+    }
+    if distinct.per.0.is_zero() || distinct.per.0 > LONGEST_FILL {
+        let days = LONGEST_FILL.as_secs() / 86_400;
+        problems.push(
+            &path.key("per"),
+            format!("a window lasts for up to {days} days"),
+        );
+        fine = false;
+    }
+    let per = u64::try_from(distinct.per.0.as_nanos()).ok()?;
+    let of = KeyPlan::new(
+        std::slice::from_ref(&distinct.of),
+        addresses.clone(),
+        KeySecret::draw(),
+    );
+    fine.then(|| Some(Spread::new(of, distinct.above, per)))
 }
 
 fn compile_max_keys(written: u32, path: &KeyPath, problems: &mut Problems) -> Option<usize> {
@@ -288,6 +346,17 @@ fn compile_sharing<'s>(
 ) -> Option<Option<(&'s Arc<Store>, bool)>> {
     let path = path.key("shared");
     let is_wanted = !matches!(written.shared, None | Some(SharedLimit::Off));
+    if written.distinct.is_some() {
+        // The sketches are this process's: a limit is shared whole or not at all.
+        if is_wanted {
+            problems.push(
+                &path,
+                "`distinct` is counted here; share a limit of its own",
+            );
+            return None;
+        }
+        return Some(None);
+    }
     let Some(OneOrMany(rates)) = &written.rate else {
         if is_wanted {
             problems.push(&path, "means nothing without a `rate`");
@@ -436,11 +505,11 @@ fn compile_exempt(
 }
 
 fn demand_a_bound(written: &config::Limit, path: &KeyPath, problems: &mut Problems) {
-    if written.rate.is_none() && written.concurrency.is_none() {
+    if written.rate.is_none() && written.concurrency.is_none() && written.distinct.is_none() {
         problems.push_with_help(
             path,
             "this limits nothing",
-            Some("give it a `rate` such as \"10/m\", or `concurrency`".to_owned()),
+            Some("give it a `rate` such as \"10/m\", `concurrency` or `distinct`".to_owned()),
         );
     }
 }

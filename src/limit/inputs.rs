@@ -62,11 +62,9 @@ pub enum Shown<'h> {
 }
 
 /// Who shows nothing.
-#[cfg(test)]
 #[derive(Debug)]
-pub(super) struct Nobody;
+struct Nobody;
 
-#[cfg(test)]
 impl Credentials for Nobody {
     fn cookie<'h>(&self, _: &'h HeaderMap, _: &str) -> Shown<'h> {
         Shown::Absent
@@ -77,10 +75,10 @@ impl Credentials for Nobody {
     }
 }
 
-#[cfg(test)]
 impl<'a> KeyInputs<'a> {
-    /// A GET of `/` without more.
-    pub(super) fn of(ip: ClientIp, headers: &'a HeaderMap, peeked: &'a Peeked) -> Self {
+    /// A GET of `/` from there, without more.
+    #[must_use]
+    pub fn of(ip: ClientIp, headers: &'a HeaderMap, peeked: &'a Peeked) -> Self {
         Self {
             ip,
             route: "",

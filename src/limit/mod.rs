@@ -10,12 +10,14 @@ mod charges;
 mod compile;
 mod debts;
 mod failure;
+mod fields;
 mod inputs;
 mod key;
 mod peek;
 mod rate;
 mod seats;
 mod shared;
+mod spread;
 mod store;
 mod timer;
 mod uses;
@@ -30,18 +32,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::config;
-use crate::types::{CidrSet, Principal, Reason, Rejection};
+use crate::types::{CidrSet, Principal, Reason, Rejection, rejection};
 
 use budget::{Budget, Settlement, Verdict, Why};
 pub use charges::Charges;
 use failure::Failures;
 pub use failure::{Answer, Grpc};
+use fields::Fields;
 pub use inputs::{Credentials, KeyInputs, Shown};
 pub use key::KeySecret;
 use key::{Key, KeyPlan};
 pub use peek::{Field, PeekPlan, Peeked};
 use seats::{NoSeat, Seats};
 use shared::Shared;
+use spread::Spread;
 use store::Store;
 pub use timer::{Monotonic, Timer};
 pub use uses::{Limits, Use};
@@ -57,9 +61,11 @@ pub struct Limit<C: Timer = Monotonic> {
     budget: Option<Buckets>,
     shared: Option<Shared>,
     failures: Option<Failures>,
+    spread: Option<Spread>,
     seats: Option<Arc<Seats>>,
     exempt: Exempt,
     enforced: bool,
+    fields: Option<Fields>,
     timer: C,
     counts: Counts,
 }
@@ -98,6 +104,10 @@ pub struct Tally {
     pub refused: u64,
     /// Requests of those who are never counted.
     pub exempt: u64,
+    /// Requests that were one account, network or the like too many for their key.
+    pub spread: u64,
+    /// The most different ones that one key was seen with in the window.
+    pub highest_spread: u32,
     /// Requests whose body could not be read as the key asks.
     pub unreadable: u64,
     /// Failures charged.
@@ -136,13 +146,23 @@ impl<C: Timer> Limit<C> {
     /// Whether the caller matters, so that the check belongs after authentication.
     #[must_use]
     pub fn needs_principal(&self) -> bool {
-        self.key.needs_principal() || !self.exempt.principals.is_empty()
+        self.plans().any(KeyPlan::needs_principal) || !self.exempt.principals.is_empty()
     }
 
     /// Whether the key names a field of the body, so that the body is read before the check.
     #[must_use]
     pub fn needs_body(&self) -> bool {
-        self.key.in_body().next().is_some()
+        self.in_body().next().is_some()
+    }
+
+    /// The fields of the body that the limit wants.
+    fn in_body(&self) -> impl Iterator<Item = &config::LimitKey> {
+        self.plans().flat_map(KeyPlan::in_body)
+    }
+
+    /// The key, and what is counted under it.
+    fn plans(&self) -> impl Iterator<Item = &KeyPlan> {
+        std::iter::once(&self.key).chain(self.spread.as_ref().map(Spread::of))
     }
 
     /// Whether what is over the limit is refused, and not only counted.
@@ -187,8 +207,12 @@ impl<C: Timer> Limit<C> {
             self.counts.exempt.fetch_add(1, Ordering::Relaxed);
             return Ruling::Exempt;
         }
-        if self.key.unreadable(inputs).is_some() {
+        if self.unreadable(inputs).is_some() {
             self.counts.unreadable.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(wait) = self.over_spread(inputs) {
+            self.counts.refused.fetch_add(1, Ordering::Relaxed);
+            return Ruling::Refused(wait, Why::Spread);
         }
         let Some(Buckets { budget, store }) = &self.budget else {
             self.counts.allowed.fetch_add(1, Ordering::Relaxed);
@@ -214,15 +238,34 @@ impl<C: Timer> Limit<C> {
         }
     }
 
+    /// How long until what the request names has room, if it has none.
+    fn over_spread(&self, inputs: &KeyInputs<'_>) -> Option<Duration> {
+        let spread = self.spread.as_ref()?;
+        let noted = spread.note(self.key.of(inputs), inputs, self.now());
+        noted.err().map(Duration::from_nanos)
+    }
+
+    /// What the client of a request that passed is told, where the limit says so.
+    fn tell(&self, inputs: &KeyInputs<'_>) -> Option<rejection::Budget> {
+        let fields = self.fields.as_ref().filter(|_| self.written.headers)?;
+        let Buckets { budget, store } = self.budget.as_ref()?;
+        let (key, now) = (self.key.of(inputs), self.now());
+        let left = store.existing(key, |words| budget.left(words, now))??;
+        fields.passed(left)
+    }
+
     /// How long until a request of that cost would pass.
     fn peek(&self, inputs: &KeyInputs<'_>, cost: u32) -> Duration {
-        let wait = self.budget.as_ref().and_then(|Buckets { budget, store }| {
-            let wanted = self.enforced && !self.exempts(inputs);
-            let key = wanted.then(|| self.key.of(inputs))?;
-            let now = self.now();
+        if !self.enforced || self.exempts(inputs) {
+            return Duration::ZERO;
+        }
+        let (key, now) = (self.key.of(inputs), self.now());
+        let budget = self.budget.as_ref().and_then(|Buckets { budget, store }| {
             store.existing(key, |words| budget.peek(words, now, cost))
         });
-        Duration::from_nanos(wait.unwrap_or(0))
+        let spread = self.spread.as_ref();
+        let spread = spread.map(|spread| spread.wait(key, inputs, now));
+        Duration::from_nanos(budget.max(spread).unwrap_or(0))
     }
 
     /// Takes a charge made at `since` or later back, because another limit refused the request.
@@ -259,6 +302,10 @@ impl<C: Timer> Limit<C> {
         }
     }
 
+    fn unreadable(&self, inputs: &KeyInputs<'_>) -> Option<&'static str> {
+        self.plans().find_map(|plan| plan.unreadable(inputs))
+    }
+
     fn exempts(&self, inputs: &KeyInputs<'_>) -> bool {
         let Exempt {
             networks,
@@ -280,14 +327,19 @@ impl<C: Timer> Limit<C> {
             Why::Pending => "requests of this key under way may use its bucket up",
             Why::BanBegun => "the bucket of this key is empty; it is banned from now on",
             Why::Banned => "this key is banned",
+            Why::Spread => "this key was seen with as many different ones as may be",
         };
-        let detail = match self.key.unreadable(inputs) {
+        let detail = match self.unreadable(inputs) {
             Some(fault) => Cow::Owned(format!("{detail}: that of what cannot be read ({fault})")),
             None => Cow::Borrowed(detail),
         };
-        Rejection::because(Reason::RateLimited, detail)
+        let refusal = Rejection::because(Reason::RateLimited, detail)
             .retry_after(wait)
-            .policy(&self.name)
+            .policy(&self.name);
+        match self.fields.as_ref().and_then(|fields| fields.refused(wait)) {
+            Some(budget) => refusal.budget(budget),
+            None => refusal,
+        }
     }
 
     fn no_seat(&self, why: NoSeat) -> Rejection {
@@ -316,6 +368,9 @@ impl<C: Timer> Limit<C> {
         {
             leases.sweep(self.now());
         }
+        if let Some(spread) = &self.spread {
+            spread.sweep(self.now());
+        }
     }
 
     /// How many keys are kept.
@@ -332,7 +387,10 @@ impl<C: Timer> Limit<C> {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let evicted = self.budget.as_ref().map(|buckets| buckets.store.evicted());
         let (evicted_clear, evicted_owing) = evicted.unwrap_or_default();
+        let seen = self.spread.as_ref().map(Spread::seen).unwrap_or_default();
         Tally {
+            spread: seen.over,
+            highest_spread: seen.highest,
             allowed: count(&self.counts.allowed),
             refused: count(&self.counts.refused),
             exempt: count(&self.counts.exempt),

@@ -53,6 +53,12 @@ impl Window {
         self.fill
     }
 
+    /// How many fit on top of a debt.
+    pub(super) fn room(&self, debt: u64) -> u32 {
+        let room = self.fill.saturating_sub(debt) / self.interval.max(1);
+        u32::try_from(room).unwrap_or(u32::MAX)
+    }
+
     /// What `count` requests add to a debt.
     pub(super) fn price(&self, count: u32) -> u64 {
         self.interval.saturating_mul(u64::from(count))

@@ -42,6 +42,8 @@ pub struct Limits<C: Timer = Monotonic> {
     /// Those that are counted in the store that replicas share.
     pub(super) shared: Box<[Use<C>]>,
     has_seats: bool,
+    /// Whether clients that pass are told what is left.
+    tells: bool,
 }
 
 impl<C: Timer> Limits<C> {
@@ -53,6 +55,7 @@ impl<C: Timer> Limits<C> {
             .into_iter()
             .partition(|used| used.limit.shared.is_some());
         Self {
+            tells: uses.iter().any(|used| used.limit.written.headers),
             uses: uses.into(),
             shared: shared.into(),
             has_seats,
@@ -136,6 +139,11 @@ impl<C: Timer> Limits<C> {
                     self.undo(position, charged, since, inputs);
                     return Err(self.refuse(limit, wait, why, inputs));
                 }
+            }
+        }
+        if self.tells {
+            for Use { limit, .. } in &self.uses {
+                charges.tell(limit.tell(inputs));
             }
         }
         Ok(Charged {

@@ -20,6 +20,7 @@ use crate::store::Store;
 use crate::telemetry::{Metrics, log};
 use crate::tls;
 use crate::transform::{IdentityNames, Plan, Signer};
+use crate::types::Envelope;
 use crate::upstream::{Cluster, Upgrades};
 
 impl Snapshot {
@@ -53,6 +54,14 @@ struct Compiler<'a> {
     previous: Option<&'a Snapshot>,
     metrics: &'a Arc<Metrics>,
     problems: &'a mut Problems,
+}
+
+fn envelope(errors: config::Errors) -> Envelope {
+    match errors {
+        config::Errors::Problem => Envelope::Problem,
+        config::Errors::IdentSphere => Envelope::IdentSphere,
+        config::Errors::OAuth => Envelope::OAuth,
+    }
 }
 
 impl Compiler<'_> {
@@ -288,6 +297,7 @@ impl Compiler<'_> {
             metrics: self.metrics.listener(name),
             tls,
             limits,
+            errors: envelope(listen.errors),
             redirect_https: listen.redirect_https,
             unrouted: self.metrics.route(name, ""),
         })
@@ -434,6 +444,7 @@ impl Compiler<'_> {
             tunnel_metrics: (!route.upgrade.is_empty()).then(|| self.metrics.tunnels(name)),
             binds_streams: route.stream_auth == StreamAuth::Bound,
             timeout: route.timeout.0,
+            errors: route.errors.map(envelope),
             peek,
             buffer: self.buffer(route, path),
             early_limits: Limits::new(early),

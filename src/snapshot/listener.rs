@@ -14,7 +14,7 @@ use crate::limit::Limits;
 use crate::route::{Head, HeadCaps};
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 use crate::tls;
-use crate::types::Response;
+use crate::types::{Envelope, Response};
 
 /// A listener, compiled.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Listener {
     pub tls: Option<tls::Termination>,
     /// Limits on every request, before routing.
     pub limits: Limits,
+    /// What refusals look like where no route says otherwise.
+    pub errors: Envelope,
     /// Whether everything is sent to https.
     pub redirect_https: bool,
     /// Longest wait for the next piece of a request body, and the least rate of its bytes a second.

@@ -24,7 +24,7 @@ use crate::store::Store;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::tls;
 use crate::transform::{IdentityNames, Signer};
-use crate::types::{Reason, Rejection};
+use crate::types::{Envelope, Reason, Rejection};
 use crate::upstream::Cluster;
 
 pub use crate::authn::{Lapse, Vigil, Vigils};
@@ -83,6 +83,14 @@ impl Snapshot {
         self.listeners
             .get(position)
             .map_or(&self.unrouted, |listener| &listener.unrouted)
+    }
+
+    /// What refusals of the listener at `position` look like where no route says otherwise.
+    #[must_use]
+    pub fn errors(&self, position: usize) -> Envelope {
+        self.listeners
+            .get(position)
+            .map_or(Envelope::default(), |listener| listener.errors)
     }
 
     /// Writes down keys that were made for this snapshot. To be called once it is in force.

@@ -18,7 +18,9 @@ use crate::route::Head;
 use crate::telemetry::metrics::{AuthMetrics, RouteMetrics, TunnelMetrics, UpstreamMetrics};
 use crate::transform::Plan;
 use crate::types::body::Bounds;
-use crate::types::{Body, Dialect, Principal, Reason, Rejection, Request, Response, Scheme, clock};
+use crate::types::{
+    Body, Dialect, Envelope, Principal, Reason, Rejection, Request, Response, Scheme, clock,
+};
 use crate::upstream::{Asked, Cluster, Upgrades};
 
 /// A route, compiled.
@@ -48,6 +50,8 @@ pub struct Policy {
     pub binds_streams: bool,
     /// Longest wait for the first byte of the response.
     pub timeout: Duration,
+    /// What refusals look like; absent: as the listener says.
+    pub errors: Option<Envelope>,
     /// What its limits want to know of the body.
     pub peek: Option<PeekPlan>,
     /// The largest request body that is taken in whole before it is sent; 0: none is.

@@ -151,6 +151,8 @@ fn limit_sample(limit: &Limit) -> LimitSample {
             ("exempt", tally.exempt),
         ],
         unreadable: tally.unreadable,
+        spread: tally.spread,
+        highest_spread: u64::from(tally.highest_spread),
         failures: tally.failed,
         bans: tally.bans,
         evictions: vec![

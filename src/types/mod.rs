@@ -18,7 +18,7 @@ pub use cidr::CidrSet;
 pub use conn_facts::{ConnFacts, Protocol, Scheme, address_text};
 pub use dialect::Dialect;
 pub use principal::{AuthMethod, Principal, PrincipalFacts, claim_at};
-pub use rejection::{Reason, Rejection};
+pub use rejection::{Envelope, Reason, Rejection};
 
 /// A request on its way through the pipeline.
 pub type Request = http::Request<Body>;

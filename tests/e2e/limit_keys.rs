@@ -478,3 +478,175 @@ async fn a_network_that_changes_ends_the_buckets_of_its_limits() {
         2
     );
 }
+
+#[tokio::test]
+async fn sprayed_passwords_stop_at_the_address_and_nobody_else() {
+    let origin = origin::http().run().await;
+    let spray =
+        "[limit.slow]\nkey = \"ip\"\ndistinct = { of = \"json:email\", per = \"10m\", above = 5 }";
+    let gateway = conf("[[route]]\nauth = \"none\"\nlimits = [\"slow\"]\nupstream = \"api\"")
+        .listen("trusted_proxies = [\"127.0.0.0/8\"]")
+        .upstream("api", &origin)
+        .and(spray)
+        .run()
+        .await;
+    let account =
+        |n: usize, from: &str| json(from, &format!("{{\"email\":\"user{n}@example.com\"}}"));
+    let attack = (0..30).map(|n| account(n, "203.0.113.1"));
+    assert_eq!(passed(&gateway, attack).await, 5);
+    let known = (0..5).map(|n| account(n, "203.0.113.1"));
+    assert_eq!(
+        passed(&gateway, known).await,
+        5,
+        "who was there before goes on"
+    );
+    let elsewhere = (10..15).map(|n| account(n, "203.0.113.2"));
+    assert_eq!(passed(&gateway, elsewhere).await, 5);
+    let metric = "vestibule_limit_distinct_exceeded_total";
+    gateway.counted(metric, &[("limit", "slow")], 25.0).await;
+    let answer = gateway.ask(account(99, "203.0.113.1")).await;
+    let wait: u64 = answer.header("retry-after").parse().unwrap();
+    assert!((300..=900).contains(&wait), "{wait}");
+}
+
+#[tokio::test]
+async fn many_networks_on_one_account_are_seen() {
+    let origin = origin::http().run().await;
+    let swarm =
+        "[limit.slow]\nkey = \"json:email\"\ndistinct = { of = \"ip\", per = \"1h\", above = 3 }";
+    let gateway = conf("[[route]]\nauth = \"none\"\nlimits = [\"slow\"]\nupstream = \"api\"")
+        .listen("trusted_proxies = [\"127.0.0.0/8\"]")
+        .upstream("api", &origin)
+        .and(swarm)
+        .run()
+        .await;
+    let victim = (0..10).map(|n| json(&address(n), r#"{"email":"ada"}"#));
+    assert_eq!(passed(&gateway, victim).await, 3);
+    let other = (0..3).map(|n| json(&address(n), r#"{"email":"bob"}"#));
+    assert_eq!(passed(&gateway, other).await, 3);
+}
+
+matrix! {
+    async fn a_refusal_tells_the_quota_and_never_the_key(via, speaks) {
+        let origin = origin::speaking(speaks).run().await;
+        let gateway = counting(&origin, "\"json:email\"", "").run().await;
+        let mut client = gateway.connect(via).await;
+        let passes = client.send(json(&address(1), r#"{"email":"ada"}"#)).await;
+        assert!(!passes.headers.contains_key("ratelimit"));
+        let answer = client.send(json(&address(1), r#"{"email":"ada"}"#)).await;
+        assert_eq!(answer.status, 429);
+        assert_eq!(answer.header("ratelimit-policy"), r#""slow";q=1;w=3600"#);
+        let wait = answer.header("retry-after");
+        assert_eq!(answer.header("ratelimit"), format!("\"slow\";r=0;t={wait}"));
+        assert_eq!(answer.at("/policy"), "slow");
+        assert!(!answer.text().contains("ada"));
+    }
+}
+
+#[tokio::test]
+async fn who_passes_is_told_what_is_left_where_the_limit_says_so() {
+    let origin = origin::http().run().await;
+    let gateway = conf(
+        "[[route]]\nauth = \"none\"\nlimits = [\"slow\"]\nupstream = \"api\"\n\
+                        [limit.slow]\nrate = [\"3/h\", \"100/d\"]\nheaders = true",
+    )
+    .upstream("api", &origin)
+    .run()
+    .await;
+    for left in [2, 1, 0] {
+        let answer = gateway.ask(call("GET", "/")).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(
+            answer.header("ratelimit-policy"),
+            r#""slow";q=3;w=3600, "slow-2";q=100;w=86400"#
+        );
+        let told = answer.header("ratelimit");
+        assert!(told.starts_with(&format!("\"slow\";r={left};t=")), "{told}");
+    }
+    let answer = gateway.ask(call("GET", "/")).await;
+    assert_eq!(answer.status, 429);
+    assert!(answer.header("ratelimit").starts_with("\"slow\";r=0;t="));
+}
+
+#[tokio::test]
+async fn grpc_and_connect_are_told_in_their_own_words_and_in_the_fields() {
+    let origin = origin::h2c().run().await;
+    let gateway = counting(&origin, "\"ip\"", "").run().await;
+    let call = |media: &str| sent(post("/a.B/C", "{}"), media, "203.0.113.1");
+    assert_eq!(gateway.send(Via::H2c, call(JSON)).await.status, 200);
+    for media in ["application/grpc", "application/grpc-web+proto"] {
+        let answer = gateway.send(Via::H2c, call(media)).await;
+        assert_eq!(answer.status, 200, "{media}");
+        let text = answer.text();
+        let status = answer
+            .headers
+            .get("grpc-status")
+            .is_some_and(|status| status == "8");
+        assert!(status || text.contains("grpc-status: 8"), "{media}");
+        assert!(answer.header("ratelimit").starts_with("\"slow\";r=0;t="));
+    }
+    let connect = call(JSON).header("connect-protocol-version", "1");
+    let answer = gateway.send(Via::H2c, connect).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.at("/code").as_str()),
+        (429, Some("resource_exhausted"))
+    );
+}
+
+#[tokio::test]
+async fn refusals_wear_the_envelope_that_the_route_or_the_listener_says() {
+    let origin = origin::http().run().await;
+    let issuer = issuer::run().await;
+    let gateway = conf(
+        r#"
+        [[route]]
+        path = "/v1/*"
+        auth = { any = ["main"] }
+        upstream = "api"
+        [[route]]
+        path = "/token"
+        auth = "none"
+        errors = "oauth"
+        max_body = "8B"
+        upstream = "api"
+        [[route]]
+        path = "/plain"
+        auth = "deny"
+        errors = "problem"
+        "#,
+    )
+    .listen("errors = \"identsphere\"")
+    .issuer(&issuer)
+    .upstream("api", &origin)
+    .run()
+    .await;
+    gateway.ready().await;
+    let answer = gateway.ask(call("GET", "/v1/x")).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.at("/error/code").as_str()),
+        (401, Some("authentication_required"))
+    );
+    assert_eq!(answer.at("/error/type"), "authentication_error");
+    assert_eq!(answer.header("content-type"), "application/json");
+    assert!(answer.headers.contains_key("www-authenticate"));
+    let answer = gateway.ask(call("GET", "/nowhere")).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.at("/error/code").as_str()),
+        (404, Some("no_route"))
+    );
+    let answer = gateway.ask(post("/token", "more than eight")).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.at("/error").as_str()),
+        (413, Some("invalid_request"))
+    );
+    assert!(
+        answer
+            .at("/error_description")
+            .as_str()
+            .unwrap()
+            .contains("body_too_large")
+    );
+    let answer = gateway.ask(call("GET", "/plain")).await;
+    assert_eq!(answer.verdict(), refused(404, "route_closed"));
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+}

@@ -91,7 +91,7 @@ impl PeekPlan {
         let most = written().map(|written| written.peek.0).max()?;
         let patience = written().map(|written| written.peek_timeout.0).max()?;
         Some(Self {
-            wanted: wanted(limits.flat_map(|limit| limit.key.in_body())),
+            wanted: wanted(limits.flat_map(|limit| limit.in_body())),
             most: usize::try_from(most).unwrap_or(usize::MAX),
             patience,
             grpc,

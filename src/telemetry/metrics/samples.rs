@@ -98,6 +98,10 @@ pub struct LimitSample {
     pub decisions: Vec<(&'static str, u64)>,
     /// Requests whose body could not be read.
     pub unreadable: u64,
+    /// Requests that were one account, network or the like too many for their key.
+    pub spread: u64,
+    /// The most different ones that one key was seen with.
+    pub highest_spread: u64,
     /// Failures charged.
     pub failures: u64,
     /// Bans begun.
@@ -344,6 +348,14 @@ impl Samples {
             "vestibule_limit_unreadable_decisions_total",
             "Decisions on bodies that could not be read as the limit's key asks.",
         );
+        let mut spread = Family::counter(
+            "vestibule_limit_distinct_exceeded_total",
+            "Requests that were one value too many of what a limit counts under a key.",
+        );
+        let mut highest = Family::gauge(
+            "vestibule_limit_distinct_highest",
+            "The most values that a limit has counted under one key in the window.",
+        );
         let mut keys = Family::gauge("vestibule_limit_keys", "Keys that a limit keeps.");
         let mut alone = Family::counter(
             "vestibule_limit_store_down_decisions_total",
@@ -362,6 +374,8 @@ impl Samples {
                 evictions.count(&[limit, ("state", state)], *count);
             }
             unreadable.count(&[limit], sample.unreadable);
+            spread.count(&[limit], sample.spread);
+            highest.count(&[limit], sample.highest_spread);
             failures.count(&[limit], sample.failures);
             bans.count(&[limit], sample.bans);
             keys.count(&[limit], sample.keys);
@@ -371,7 +385,7 @@ impl Samples {
             }
         }
         vec![
-            decisions, failures, bans, evictions, unreadable, keys, alone, waiting,
+            decisions, failures, bans, evictions, unreadable, spread, highest, keys, alone, waiting,
         ]
     }
 }

@@ -3,6 +3,7 @@
 //! Codes are stable: dashboards, tests and operators' runbooks name them. [`Rejection::render`] spells a refusal in the
 //! caller's dialect; no stage renders its own.
 
+mod envelope;
 mod render;
 
 use std::borrow::Cow;
@@ -10,6 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use http::header::HeaderValue;
+
+pub use envelope::Envelope;
 
 /// A refusal: the reason that the client may know, and the detail that only the log may know.
 #[derive(Debug)]
@@ -24,6 +28,16 @@ struct Facts {
     retry_after: Option<Duration>,
     challenge: Option<Challenge>,
     policy: Option<Arc<str>>,
+    budget: Option<Budget>,
+}
+
+/// What a client is told about the limit that it met (`RateLimit-Policy` and `RateLimit`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// What the limit allows.
+    pub policy: HeaderValue,
+    /// What is left of it.
+    pub left: HeaderValue,
 }
 
 /// What goes into `WWW-Authenticate` (RFC 6750 section 3).
@@ -63,6 +77,7 @@ impl Rejection {
                 retry_after: None,
                 challenge: None,
                 policy: None,
+                budget: None,
             }),
         }
     }
@@ -85,6 +100,13 @@ impl Rejection {
     #[must_use]
     pub fn policy(mut self, name: &Arc<str>) -> Self {
         self.facts.policy = Some(Arc::clone(name));
+        self
+    }
+
+    /// Adds what the client is told about the limit.
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.facts.budget = Some(budget);
         self
     }
 
@@ -112,10 +134,33 @@ impl Rejection {
         self.facts.challenge.as_ref()
     }
 
+    /// What the client is told about the limit that refused.
+    #[must_use]
+    pub fn told_budget(&self) -> Option<&Budget> {
+        self.facts.budget.as_ref()
+    }
+
+    /// The limit that refused, if one did.
+    #[must_use]
+    pub fn limit_name(&self) -> Option<&Arc<str>> {
+        self.policy_name().filter(|_| self.reason().is_by_limit())
+    }
+
     /// The policy that refused, if one did.
     #[must_use]
     pub fn policy_name(&self) -> Option<&Arc<str>> {
         self.facts.policy.as_ref()
+    }
+}
+
+impl Reason {
+    /// Whether a limit refused.
+    #[must_use]
+    pub const fn is_by_limit(self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited | Self::ConcurrencyLimited | Self::StoreUnavailable
+        )
     }
 }
 

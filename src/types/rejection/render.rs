@@ -1,4 +1,4 @@
-//! How a refusal is spelt: problem+json for HTTP (RFC 9457), a trailers-only answer for gRPC, a trailers frame for
+//! How a refusal is spelt: a JSON body for HTTP (RFC 9457, or what the route says), a trailers-only answer for gRPC, a trailers frame for
 //! gRPC-Web, an error object for Connect. Bodies hold the code, the title and the decision id: no internals.
 
 use std::time::Duration;
@@ -12,11 +12,14 @@ use http::header::{
 use http::{Response, StatusCode};
 use http_body::Frame;
 
-use super::{Reason, Rejection};
+use super::{Envelope, Reason, Rejection};
 use crate::types::{Body, Dialect};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Frame flag of gRPC-Web trailers.
 const TRAILERS_FRAME: u8 = 0x80;
@@ -27,8 +30,23 @@ impl Rejection {
     /// The answer that says so in `dialect`. `decision` is the id under which the log knows this refusal.
     #[must_use]
     pub fn render(&self, dialect: Dialect, decision: &str) -> Response<Body> {
+        self.render_in(Envelope::Problem, dialect, decision)
+    }
+
+    /// The same, with the body that clients over plain HTTP expect here.
+    #[must_use]
+    pub fn render_in(
+        &self,
+        envelope: Envelope,
+        dialect: Dialect,
+        decision: &str,
+    ) -> Response<Body> {
         let mut response = match dialect {
-            Dialect::Http => self.problem(decision),
+            Dialect::Http => answer(
+                self.reason().status(),
+                envelope.content_type(),
+                envelope.body(self, decision).to_string(),
+            ),
             Dialect::Grpc => self.trailers_only(decision),
             Dialect::GrpcWeb => {
                 self.trailers_frame(decision, "application/grpc-web+proto", |frame| frame)
@@ -46,6 +64,10 @@ impl Rejection {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(wait) = self.wait() {
             headers.insert(RETRY_AFTER, whole_seconds(wait));
+        }
+        if let Some(budget) = self.told_budget() {
+            headers.insert(RATELIMIT_POLICY, budget.policy.clone());
+            headers.insert(RATELIMIT, budget.left.clone());
         }
         if let Some(challenge) = self.challenge_value() {
             headers.insert(WWW_AUTHENTICATE, challenge);
@@ -72,22 +94,6 @@ impl Rejection {
                 Some(Frame::data(self.end_stream(decision)))
             }
         }
-    }
-
-    fn problem(&self, decision: &str) -> Response<Body> {
-        let reason = self.reason();
-        let body = serde_json::json!({
-            "type": "about:blank",
-            "title": reason.title(),
-            "status": reason.status().as_u16(),
-            "code": reason.code(),
-            "decision": decision,
-        });
-        answer(
-            reason.status(),
-            "application/problem+json",
-            body.to_string(),
-        )
     }
 
     fn trailers_only(&self, decision: &str) -> Response<Body> {
@@ -145,7 +151,7 @@ impl Rejection {
         envelope(END_STREAM, body.to_string().as_bytes())
     }
 
-    fn message(&self, decision: &str) -> String {
+    pub(super) fn message(&self, decision: &str) -> String {
         let reason = self.reason();
         format!(
             "{} ({}, decision {decision})",
