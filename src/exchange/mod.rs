@@ -545,7 +545,7 @@ fn dialect_of(request: &Request) -> Dialect {
     if *request.method() == Method::CONNECT {
         Dialect::Http
     } else {
-        Dialect::of(request.headers())
+        Dialect::of_request(request)
     }
 }
 
