@@ -1,5 +1,6 @@
 //! testssl.sh: versions, kinds of cipher suites, and the attacks that it tries with sockets of its own.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -12,12 +13,11 @@ async fn no_old_version_no_weak_suite_no_known_attack() {
     let gateway = gateway::conf("[[route]]\nauth = \"none\"\nrespond = { status = 200 }")
         .run()
         .await;
-    let mut command = Command::new("testssl");
-    command
-        .args(["--quiet", "--color", "0", "--warnings", "off"])
-        .args(["-p", "-s", "-H", "-I", "-T", "-R", "-C", "-B"])
-        .arg(gateway.at("secure").to_string());
-    let report = run(command, Duration::from_secs(100)).await.text();
+    let mut report = report_on(gateway.at("secure")).await;
+    if report.contains("Oops: TCP connect problem") {
+        // It waits a second for a connection, which a busy machine may not give it; what it then says is no verdict.
+        report = report_on(gateway.at("secure")).await;
+    }
     let line = |name: &str| {
         let found = report.lines().find(|line| line.trim().starts_with(name));
         found.unwrap_or_else(|| panic!("{name} is not in\n{report}"))
@@ -44,4 +44,13 @@ async fn no_old_version_no_weak_suite_no_known_attack() {
         assert!(line(name).contains(verdict), "{}\n{report}", line(name));
     }
     assert!(!report.contains("VULNERABLE"), "{report}");
+}
+
+async fn report_on(address: SocketAddr) -> String {
+    let mut command = Command::new("testssl");
+    command
+        .args(["--quiet", "--color", "0", "--warnings", "off"])
+        .args(["-p", "-s", "-H", "-I", "-T", "-R", "-C", "-B"])
+        .arg(address.to_string());
+    run(command, Duration::from_secs(100)).await.text()
 }
