@@ -117,11 +117,15 @@ async fn a_decision_is_found_from_the_numbers() {
     let refused = gateway.ask(get("/closed")).await;
     let id = refused.header("x-request-id").to_owned();
     let mut client = gateway.connect(Via::H1).await;
-    let sent = clock::now();
     let late = async {
+        eventually("the request is under way", async || {
+            !origin.saw().is_empty()
+        })
+        .await;
+        let under_way = clock::now();
         eventually(
             "a tenth of a second has passed, and more is slow",
-            async || sent.elapsed() > Duration::from_millis(100),
+            async || under_way.elapsed() > Duration::from_millis(100),
         )
         .await;
         gate.open();
