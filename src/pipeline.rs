@@ -7,19 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use bytes::BytesMut;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, EXPECT, HeaderValue};
 use http::{HeaderMap, Method};
-use parking_lot::Mutex;
 
 use crate::authn::{Ending, Logout};
 use crate::authz::{self, Permit};
-use crate::client_ip::Client;
 use crate::cors;
-use crate::exchange::{Desk, Exchange, Ledger};
+use crate::exchange::{Desk, Exchange, Ledger, RequestIds};
 use crate::limit::{Charges, PeekPlan, Peeked};
 use crate::route::Head;
-use crate::snapshot::{Action, Listener, Policy, Snapshot, key_inputs};
+use crate::snapshot::{Action, Listener, Policy, Sight, Snapshot};
 use crate::store::Line;
 use crate::transform::{self, deadline, grpc_web};
 use crate::types::body::{Gauge, Peek};
@@ -70,7 +67,7 @@ impl Gateway {
             line: store.map(|store| Line::new(&store)),
             shared,
             pools: Pools::new(),
-            ids: RequestIds::new(),
+            ids: RequestIds::of_worker(),
         }
     }
 
@@ -183,7 +180,11 @@ async fn run(
     if let Some(line) = &gateway.line {
         exchange.charges().share(line);
     }
-    check_listener(listener, &client, &head, request, exchange.charges()).await?; // scans that match no route are bounded too
+    let seen = Sight {
+        client: &client,
+        head: &head,
+    };
+    check_listener(listener, seen, request, exchange.charges()).await?; // scans that match no route are bounded too
     transform::strip_hop_by_hop(request.headers_mut(), exchange.dialect());
 
     let policy = find_route(snapshot, exchange, &head, request)?;
@@ -194,21 +195,12 @@ async fn run(
     policy.check_head(&head)?;
     policy.check_announced_body(request.headers())?;
     let deadline = deadline?;
-    let nothing = Peeked::default();
-    let (inputs, charges) = (
-        key_inputs(&client, &head, request, &nothing),
-        exchange.charges(),
-    );
+    let mut peeked = Peeked::default();
+    let (inputs, charges) = (seen.keys(request, &peeked), exchange.charges());
     policy.check_early_limits(listener, inputs, charges).await?;
-    let peeked = match &policy.peek {
-        Some(plan) => Box::pin(peek(plan, &head, request)).await, // what it read passes on untouched
-        None => nothing,
-    };
-    if policy.peek.is_some() {
-        let (inputs, charges) = (
-            key_inputs(&client, &head, request, &peeked),
-            exchange.charges(),
-        );
+    if let Some(plan) = &policy.peek {
+        peeked = Box::pin(peek(plan, &head, request)).await; // what it read passes on untouched
+        let (inputs, charges) = (seen.keys(request, &peeked), exchange.charges());
         policy.check_body_limits(listener, inputs, charges).await?;
     }
     if let Some(answer) = preflight(policy, request)? {
@@ -220,10 +212,7 @@ async fn run(
     exchange.principal(policy, &principal, since);
     let (method, headers) = (request.method(), request.headers());
     policy.check_csrf(&principal, &client, &head, method, headers)?;
-    let (inputs, charges) = (
-        key_inputs(&client, &head, request, &peeked),
-        exchange.charges(),
-    );
+    let (inputs, charges) = (seen.keys(request, &peeked), exchange.charges());
     let checked = policy.check_late_limits(listener, inputs, &principal, charges);
     checked.await?;
     let act = authz::Asked {
@@ -306,20 +295,30 @@ async fn run(
         .response(response.headers_mut(), client.scheme);
     let mut response = policy.transform.response_body(response, answer_in);
     policy.transform.compress(&mut response, wish);
+    set_end(exchange, &mut response, deadline, answer_in);
+    Ok(response)
+}
+
+/// What ends an answer that lasts: the caller's credential, the caller's deadline. Either says why, in `dialect`.
+fn set_end(
+    exchange: &mut Exchange,
+    response: &mut Response,
+    deadline: Option<Instant>,
+    dialect: Dialect,
+) {
     let has_trailers = exchange.conn().protocol == Protocol::Http2;
     let words = |exchange: &Exchange, response: &Response| {
-        deadline::last_words(response, answer_in, has_trailers, exchange.id())
+        deadline::last_words(response, dialect, has_trailers, exchange.id())
     };
     if exchange.is_bound() {
-        let words = words(exchange, &response);
-        exchange.last_words(words); // for the end of the credential
+        let words = words(exchange, response);
+        exchange.last_words(words);
     }
     if let Some(at) = deadline {
-        let words = words(exchange, &response);
+        let words = words(exchange, response);
         let body = response.body_mut();
         body.expire(at, Reason::DeadlineExceeded, words);
     }
-    Ok(response)
 }
 
 /// When the time is over that the caller gives the call. One that lies beyond all clocks is none.
@@ -358,8 +357,7 @@ fn admit(gateway: &Gateway, snapshot: &Snapshot, exchange: &mut Exchange) -> Res
 
 async fn check_listener(
     listener: &Listener,
-    client: &Client,
-    head: &Head,
+    seen: Sight<'_>,
     request: &Request,
     charges: &mut Charges,
 ) -> Result<(), Rejection> {
@@ -367,7 +365,7 @@ async fn check_listener(
         return Ok(());
     }
     let nothing = Peeked::default();
-    let inputs = key_inputs(client, head, request, &nothing);
+    let inputs = seen.keys(request, &nothing);
     listener.limits.check(&inputs, charges).await
 }
 
@@ -561,91 +559,3 @@ fn is_brief(headers: &HeaderMap) -> bool {
 
 /// A body of this size fits into the first window of an HTTP/2 stream.
 const BRIEF: u64 = 64 * 1024;
-
-/// Makes ids that are unique in the fleet for all practical purposes; one a worker, so that nobody waits for the lock.
-#[derive(Debug)]
-struct RequestIds {
-    /// What the ids of this worker begin with.
-    worker: [u8; 16],
-    next: Mutex<NextId>,
-}
-
-#[derive(Debug)]
-struct NextId {
-    count: u64,
-    /// Ids are cut from pages, and a page is used again once its ids are gone: they cost no allocation.
-    page: BytesMut,
-}
-
-impl RequestIds {
-    fn new() -> Self {
-        let mut seed = [0; 16];
-        // Without randomness the ids of two processes could meet; they would still be unique within each.
-        let _ = aws_lc_rs::rand::fill(&mut seed);
-        let [worker, count] = [0, 8].map(|at| {
-            seed.get(at..at + 8)
-                .and_then(|bytes| bytes.try_into().ok())
-                .map_or(0, u64::from_le_bytes)
-        });
-        Self {
-            worker: hex(worker),
-            next: Mutex::new(NextId {
-                count,
-                page: BytesMut::with_capacity(PAGE),
-            }),
-        }
-    }
-
-    fn next(&self) -> HeaderValue {
-        let mut next = self.next.lock();
-        next.count = next.count.wrapping_add(1);
-        let count = hex(scattered(next.count));
-        next.page.extend_from_slice(&self.worker);
-        next.page.extend_from_slice(&count);
-        HeaderValue::from_maybe_shared(next.page.split().freeze())
-            .unwrap_or_else(|_| HeaderValue::from_static("-"))
-    }
-}
-
-/// What the oldest exchange of a page can keep from being freed.
-const PAGE: usize = 1024;
-
-/// One to one, so ids stay unique, but how many requests came between two of them cannot be read off (the finalizer of
-/// Steele, Lea and Flood's SplitMix).
-fn scattered(count: u64) -> u64 {
-    let count = (count ^ (count >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let count = (count ^ (count >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    count ^ (count >> 31)
-}
-
-fn hex(word: u64) -> [u8; 16] {
-    let digit = |nibble: u8| {
-        if nibble < 10 {
-            b'0' + nibble
-        } else {
-            b'a' + nibble - 10
-        }
-    };
-    let mut text = [0; 16];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(word.to_be_bytes()) {
-        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-
-    #[test]
-    fn request_ids_are_32_hex_digits_and_never_repeat() {
-        let ids = RequestIds::new();
-        let made: HashSet<String> = (0..10_000)
-            .map(|_| ids.next().to_str().unwrap().to_owned())
-            .collect();
-        assert_eq!(made.len(), 10_000);
-        let is_id = |id: &String| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        assert!(made.iter().all(is_id));
-    }
-}

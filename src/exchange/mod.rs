@@ -7,6 +7,7 @@
 mod leash;
 mod ledger;
 mod passage;
+mod request_id;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +37,7 @@ use leash::Leash;
 use passage::Next;
 
 pub use ledger::Ledger;
+pub use request_id::RequestIds;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

@@ -10,23 +10,29 @@ use crate::limit::{Credentials, KeyInputs, Peeked, Shown};
 use crate::route::Head;
 use crate::types::{Rejection, Request};
 
-/// What is known of `request` before authentication, and before routing.
-#[must_use]
-pub fn key_inputs<'a>(
-    client: &Client,
-    head: &'a Head,
-    request: &'a Request,
-    peeked: &'a Peeked,
-) -> KeyInputs<'a> {
-    KeyInputs {
-        ip: client.ip,
-        route: "",
-        method: request.method(),
-        path: head.path(),
-        headers: request.headers(),
-        credentials: &Extracted,
-        peeked,
-        principal: None,
+/// Who asks for what, as it is known before routing.
+#[derive(Debug, Clone, Copy)]
+pub struct Sight<'h> {
+    /// Who is held responsible.
+    pub client: &'h Client,
+    /// What is asked for.
+    pub head: &'h Head,
+}
+
+impl<'h> Sight<'h> {
+    /// What limits count by before authentication, and before routing.
+    #[must_use]
+    pub fn keys(self, request: &'h Request, peeked: &'h Peeked) -> KeyInputs<'h> {
+        KeyInputs {
+            ip: self.client.ip,
+            route: "",
+            method: request.method(),
+            path: self.head.path(),
+            headers: request.headers(),
+            credentials: &Extracted,
+            peeked,
+            principal: None,
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use crate::upstream::Cluster;
 
 pub use crate::authn::{Lapse, Vigil, Vigils};
 pub use crate::telemetry::metrics::OpenConnection;
-pub use counted::key_inputs;
+pub use counted::Sight;
 pub use explain::{Step, Verdict};
 pub use limits::ListenerLimits;
 pub use listener::Listener;
