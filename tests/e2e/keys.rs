@@ -285,8 +285,17 @@ async fn a_strict_route_closes_when_the_keys_have_outlived_their_time() {
 /// One issuer's trouble is its own.
 #[tokio::test]
 async fn an_issuer_that_hangs_delays_no_other() {
+    beside_one_that(Fault::Hangs).await;
+}
+
+#[tokio::test]
+async fn an_issuer_that_answers_a_byte_a_second_delays_no_other() {
+    beside_one_that(Fault::Drips).await;
+}
+
+async fn beside_one_that(fails: Fault) {
     let (good, hanging) = (issuer::run().await, issuer::run().await);
-    hanging.fails(Fault::Hangs);
+    hanging.fails(fails);
     let origin = origin::http().run().await;
     let gateway = conf(
         r#"

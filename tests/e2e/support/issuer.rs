@@ -4,10 +4,10 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::body::{self, Payload};
 use super::token::{Key, Token};
 
 /// How the issuer fails, from now on.
@@ -32,6 +33,8 @@ pub enum Fault {
     Huge,
     /// Accepts and says nothing.
     Hangs,
+    /// Says what it should, a byte a second.
+    Drips,
 }
 
 pub struct Issuer {
@@ -185,7 +188,7 @@ impl Site {
     async fn respond(
         &self,
         request: &Request<Incoming>,
-    ) -> Result<Response<Full<Bytes>>, &'static str> {
+    ) -> Result<Response<Payload>, &'static str> {
         let path = request.uri().path().to_owned();
         let counter = match path.as_str() {
             "/keys" => &self.key_set_fetches,
@@ -198,21 +201,28 @@ impl Site {
             (Some(Fault::Hangs), _) => {
                 std::future::pending::<Infallible>().await;
             }
-            (Some(Fault::Status500), _) => return Ok(answer(500, "text/plain", "oops")),
-            (Some(Fault::Html), _) => {
-                return Ok(answer(200, "text/html", "<html>maintenance</html>"));
-            }
-            (Some(Fault::EmptySet), "/keys") => {
-                return Ok(answer(200, "application/json", r#"{"keys":[]}"#));
-            }
+            _ => {}
+        }
+        let answer = match (fault, path.as_str()) {
+            (Some(Fault::Status500), _) => answer(500, "text/plain", "oops"),
+            (Some(Fault::Html), _) => answer(200, "text/html", "<html>maintenance</html>"),
+            (Some(Fault::EmptySet), "/keys") => answer(200, "application/json", r#"{"keys":[]}"#),
             (Some(Fault::Huge), "/keys") => {
                 let padding = " ".repeat(10 * 1024 * 1024);
                 let text = format!("{padding}{}", self.key_set());
-                return Ok(answer(200, "application/json", text));
+                answer(200, "application/json", text)
             }
-            _ => {}
-        }
-        Ok(match path.as_str() {
+            _ => self.answer(&path, request),
+        };
+        Ok(if fault == Some(Fault::Drips) {
+            answer.map(dripped)
+        } else {
+            answer.map(body::full)
+        })
+    }
+
+    fn answer(&self, path: &str, request: &Request<Incoming>) -> Response<Bytes> {
+        match path {
             "/.well-known/openid-configuration" => {
                 let document =
                     json!({ "issuer": self.url, "jwks_uri": format!("{}/keys", self.url) });
@@ -220,10 +230,10 @@ impl Site {
             }
             "/keys" => self.keys(request),
             _ => answer(404, "text/plain", "not found"),
-        })
+        }
     }
 
-    fn keys(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn keys(&self, request: &Request<Incoming>) -> Response<Bytes> {
         let text = self.key_set().to_string();
         let tag = format!(
             "\"{:x}\"",
@@ -255,10 +265,24 @@ impl Site {
     }
 }
 
-fn answer(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn answer(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response<Bytes> {
     Response::builder()
         .status(status)
         .header("content-type", content_type)
-        .body(Full::new(body.into()))
+        .body(body.into())
         .unwrap()
+}
+
+/// The same bytes, one of them a second, until the client has had enough.
+fn dripped(whole: Bytes) -> Payload {
+    let (sender, payload) = body::channel();
+    tokio::spawn(async move {
+        for byte in whole {
+            if !sender.chunk(vec![byte]) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
+    payload
 }
