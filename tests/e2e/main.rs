@@ -38,6 +38,8 @@ mod routing;
 mod jwt;
 // Limits that count failures, bans, and how many at once.
 mod guesses;
+// Attacks on logins, with bystanders.
+mod drills;
 // Bursts, keys, addresses, and every way around a limit that does not work.
 mod limits;
 // Accounts, networks and clients as keys: what is read of a body, and that it passes on untouched.
