@@ -115,7 +115,7 @@ const PURE: &[&str] = &[
     "src/limit/uses.rs",
     "src/authz",
     "src/transform",
-    "src/authn/extract.rs",
+    "src/authn/extract",
     "src/authn/jwt",
     "src/authn/jwks/refetch.rs",
     "src/authn/jwks/plan.rs",
