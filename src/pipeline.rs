@@ -262,7 +262,9 @@ async fn run(
     }
 
     if let Some(length) = policy.holds(request, exchange.dialect()) {
-        Box::pin(take_in(request, length)).await?;
+        exchange.reads(request.body_mut());
+        let taking = pin!(Box::pin(take_in(request, length)));
+        exchange.while_credential_lasts(taking).await??;
     }
 
     exchange.charges().sent();
@@ -284,8 +286,9 @@ async fn run(
         };
         return Box::pin(switch.run(exchange, permit, request)).await;
     }
-    let forwarded = gateway.pools.forward(permit, cluster, request, &options);
-    let (mut response, facts) = forwarded.await.map_err(|failed| exchange.failed(failed))?;
+    let forwarding = pin!(gateway.pools.forward(permit, cluster, request, &options));
+    let forwarded = exchange.while_credential_lasts(forwarding).await?; // an upload ends with it
+    let (mut response, facts) = forwarded.map_err(|failed| exchange.failed(failed))?;
     exchange.forwarded(facts);
     if let Some(ending) = ending {
         settle(snapshot, &ending, &response).await; // before the answer leaves

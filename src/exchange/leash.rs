@@ -1,9 +1,11 @@
-//! What holds an answer to the caller's credential: a stream ends when that does.
+//! What holds an exchange to the caller's credential: a stream ends when that does, be it an upload or an answer.
 //!
-//! Most answers are over before it matters. Their whole price is a moment noted in the body, whose own timer wakes the
-//! stream once it has lasted; only then is the credential watched over.
+//! Most are over before it matters. Their whole price is a moment noted in the body, whose own timer wakes the stream once
+//! it has lasted; only then is the credential watched over.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -12,8 +14,9 @@ use http_body::Frame;
 
 use super::Exchange;
 use crate::snapshot::{Lapse, Vigil};
+use crate::types::body::Body;
 use crate::types::expiry::LastWords;
-use crate::types::{Reason, Response, clock};
+use crate::types::{Reason, Rejection, Response, clock};
 
 /// The hold of a credential on one answer.
 pub(super) struct Leash {
@@ -33,7 +36,12 @@ enum Hold {
     None,
 }
 
-/// An answer that takes longer is watched over.
+const LOOSE: Hold = Hold::Loose {
+    pieces: 0,
+    waited: false,
+};
+
+/// What takes longer is watched over.
 const LASTS: Duration = Duration::from_secs(1);
 
 /// Between two looks at the clock, where no piece has to be waited for.
@@ -43,10 +51,7 @@ impl Leash {
     pub(super) fn new(since: u64) -> Self {
         Self {
             since,
-            hold: Hold::Loose {
-                pieces: 0,
-                waited: false,
-            },
+            hold: LOOSE,
             words: None,
         }
     }
@@ -86,6 +91,73 @@ impl fmt::Debug for Leash {
 }
 
 impl Exchange {
+    /// The request body begins, for whoever reads it here.
+    pub fn reads(&self, body: &mut Body) {
+        if self.leash.is_some() {
+            body.wake_at(self.started + LASTS);
+        }
+    }
+
+    /// What `work` comes to, if it is done before the credential ends. That matters only while the request body is still on
+    /// its way: one that has arrived whole was judged when it came, and is owed its answer.
+    ///
+    /// Whoever waits for the body looks about now and then, so that this has no timer of its own until the upload has
+    /// lasted.
+    ///
+    /// # Errors
+    /// `TokenExpired`, `TokenRevoked`.
+    pub async fn while_credential_lasts<F: Future>(
+        &mut self,
+        mut work: Pin<&mut F>,
+    ) -> Result<F::Output, Rejection> {
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending => self
+                .poll_upload(cx)
+                .map(|lapse| Err(self.refuse_upload(lapse))),
+        })
+        .await
+    }
+
+    /// Ready when the credential has ended before the request body.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Lapse> {
+        let Some(leash) = &self.leash else {
+            return Poll::Pending;
+        };
+        let under_way = self.fate.as_ref().is_some_and(|fate| !fate.ended());
+        match leash.hold {
+            Hold::Tight(_) if under_way => self.poll_lapse(cx),
+            Hold::Tight(_) => {
+                self.loosen(cx);
+                Poll::Pending
+            }
+            Hold::Loose { .. } if under_way => self.poll_wait(cx),
+            Hold::Loose { .. } | Hold::None => Poll::Pending,
+        }
+    }
+
+    /// The upload is over: from here on it is the answer that must last to be watched over. A credential that is good still
+    /// counts as judged now.
+    fn loosen(&mut self, cx: &mut Context<'_>) {
+        let told = self.desk.vigils.told();
+        let Some(leash) = &mut self.leash else {
+            return;
+        };
+        if let Hold::Tight(vigil) = &mut leash.hold
+            && vigil.poll(cx).is_pending()
+        {
+            leash.since = told;
+        }
+        leash.hold = LOOSE;
+    }
+
+    fn refuse_upload(&mut self, lapse: Lapse) -> Rejection {
+        self.leash = None;
+        self.note_lapse(lapse);
+        self.charges.release(); // the backend has not had its say
+        Rejection::because(reason(lapse), "the upload was under way")
+    }
+
     /// Ready when the credential has ended, of an answer that lasts.
     pub(super) fn poll_lapse(&mut self, cx: &mut Context<'_>) -> Poll<Lapse> {
         let Some(leash) = &mut self.leash else {
@@ -136,13 +208,21 @@ impl Exchange {
     /// Notes that the credential has ended; the last frame of the answer, if it can be ended in words here.
     pub(super) fn lapse(&mut self, lapse: Lapse) -> Option<Frame<Bytes>> {
         let leash = self.leash.take()?;
-        self.metrics.lapsed(lapse.as_str());
-        self.ended = Some(lapse.as_str());
-        let reason = match lapse {
-            Lapse::Expired => Reason::TokenExpired,
-            Lapse::Revoked => Reason::TokenRevoked,
-        };
+        self.note_lapse(lapse);
+        let reason = reason(lapse);
         self.cut_off(reason);
         leash.words?.speak(reason)
+    }
+
+    fn note_lapse(&mut self, lapse: Lapse) {
+        self.metrics.lapsed(lapse.as_str());
+        self.ended = Some(lapse.as_str());
+    }
+}
+
+fn reason(lapse: Lapse) -> Reason {
+    match lapse {
+        Lapse::Expired => Reason::TokenExpired,
+        Lapse::Revoked => Reason::TokenRevoked,
     }
 }

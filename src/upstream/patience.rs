@@ -9,6 +9,9 @@ use crate::types::clock;
 /// How many times within the timeout we look at how the request body gets on.
 const LOOKS: u32 = 10;
 
+/// Longest time between two looks. Callers count on being polled as often: a credential may end during the upload.
+const LONGEST: Duration = Duration::from_secs(1);
+
 /// Polls `work` until it is done or patience ends.
 pub(super) async fn within<F: Future>(
     started: Instant,
@@ -66,7 +69,7 @@ impl Patience {
 
     fn next_look(&self, now: Instant) -> Instant {
         match self.seen {
-            Some(_) => self.ends.min(now + self.timeout / LOOKS),
+            Some(_) => self.ends.min(now + (self.timeout / LOOKS).min(LONGEST)),
             None => self.ends,
         }
     }

@@ -96,6 +96,8 @@ mod hardening;
 mod upgrade;
 // Answers that last: events, downloads, and credentials that end meanwhile.
 mod streams;
+// Request bodies that last: credentials and patience that end meanwhile.
+mod uploads;
 // Abuse of HTTP/2 against the real binary: memory, and a witness.
 mod h2_abuse;
 // Configurations that take over, or do not, while requests pass.
