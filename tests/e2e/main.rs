@@ -90,6 +90,8 @@ mod corpora;
 mod smuggling;
 // The same for byte strings that nobody thought of.
 mod mutations;
+// Heads and frames that nobody honest sends, from clients and from backends.
+mod oddities;
 // The door: refusals before a request exists, memory and descriptors that run out.
 mod hardening;
 // WebSockets and other protocols that a connection switches to.
@@ -98,6 +100,8 @@ mod upgrade;
 mod streams;
 // Request bodies that last: credentials and patience that end meanwhile.
 mod uploads;
+// Who is told to go on with a body, and who is not.
+mod expect;
 // Abuse of HTTP/2 against the real binary: memory, and a witness.
 mod h2_abuse;
 // Configurations that take over, or do not, while requests pass.

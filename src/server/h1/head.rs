@@ -312,15 +312,16 @@ fn odd_coding(value: &[u8]) -> Refusal {
     Refusal::new(Reason::UnsupportedCoding, "")
 }
 
-/// Digits and nothing else; `None` also for what a `u64` does not hold.
+/// Digits and nothing else; `None` also for what many a reader cannot hold (an `i64`), so that none takes it for less.
 fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
-    digits.iter().try_fold(0_u64, |number, digit| {
+    let number = digits.iter().try_fold(0_u64, |number, digit| {
         let digit = char::from(*digit).to_digit(10)?;
         number.checked_mul(10)?.checked_add(u64::from(digit))
-    })
+    });
+    number.filter(|number| i64::try_from(*number).is_ok())
 }
 
 /// Without the spaces and tabs around it.
@@ -445,6 +446,7 @@ mod tests {
             "Content-Length: 5 5\r\n",
             "Content-Length: 1_0\r\n",
             "Content-Length: 18446744073709551616\r\n",
+            "Content-Length: 9223372036854775808\r\n",
         ] {
             field_refused(fields, bad);
         }
