@@ -1,10 +1,11 @@
 //! One connection, from its first byte to its last: TLS, the protocol, hyper, and the end.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::Request;
@@ -31,6 +32,7 @@ use super::watch::{Verdict, Watch};
 use super::{Drain, Event, Handler, Listener};
 use crate::snapshot::ListenerLimits;
 use crate::types::drain::Guest;
+use crate::types::outbox::Outbox;
 use crate::types::{ConnFacts, Protocol, Scheme, address_text, clock};
 
 /// A connection that was just accepted.
@@ -207,7 +209,6 @@ impl<H: Handler> Served<H> {
             patience,
             counted,
         );
-        let io = TokioIo::new(transport);
         let service = {
             let (handler, conn) = (Arc::clone(&self.handler), Arc::clone(&self.conn));
             let activity = Arc::clone(&activity);
@@ -227,9 +228,10 @@ impl<H: Handler> Served<H> {
         };
         let end = match protocol {
             Protocol::Http1 => {
+                let io = TokioIo::new(transport);
                 let served = http1_builder(&self.limits).serve_connection(io, service);
-                self.drive(Box::pin(served.with_upgrades()), &activity)
-                    .await
+                let served = Box::pin(served.with_upgrades());
+                self.drive(served, &activity, |_| Poll::Ready(Ok(()))).await
             }
             Protocol::Http2 => {
                 let streams = Streams {
@@ -238,8 +240,11 @@ impl<H: Handler> Served<H> {
                     activity: Arc::clone(&activity),
                     patience: self.limits.write_timeout,
                 };
+                let outbox = Outbox::new(transport);
+                let io = TokioIo::new(outbox.clone());
                 let served = http2_builder(&self.limits, streams).serve_connection(io, service);
-                self.drive(Box::pin(served), &activity).await
+                let drain = |cx: &mut Context<'_>| outbox.poll_drain(cx);
+                self.drive(Box::pin(served), &activity, drain).await
             }
         };
         if let Some(event) = end {
@@ -262,11 +267,13 @@ impl<H: Handler> Served<H> {
         }
     }
 
-    /// Polls hyper and the deadlines in turn; says what ended the connection, if it was not the client.
+    /// Polls hyper and the deadlines in turn; says what ended the connection, if it was not the client. `drain` sends what
+    /// hyper left to be sent.
     async fn drive<C: Graceful>(
         &self,
         mut connection: Pin<Box<C>>,
         activity: &Arc<Activity>,
+        drain: impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,
     ) -> Option<Event> {
         let mut watch = Watch::new(
             Arc::clone(activity),
@@ -279,6 +286,10 @@ impl<H: Handler> Served<H> {
             loop {
                 if let Poll::Ready(end) = connection.as_mut().poll(cx) {
                     return Poll::Ready(why_ended(&end, &watch, activity));
+                }
+                if let Poll::Ready(Err(_)) = drain(cx) {
+                    let flooded = activity.flooded().then_some(Event::Flooded);
+                    return Poll::Ready(flooded.or_else(|| watch.ending())); // the client is gone
                 }
                 match watch.poll(cx, self.drain.stage(), timer.as_mut()) {
                     Poll::Ready(Verdict::Drop(event)) => return Poll::Ready(Some(event)),

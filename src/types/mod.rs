@@ -9,6 +9,7 @@ pub mod dialect;
 pub mod drain;
 pub mod expiry;
 pub mod memo;
+pub mod outbox;
 pub mod principal;
 pub mod rejection;
 pub mod task;

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
@@ -18,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::tls::Verify;
 use crate::config::Endpoint as Address;
+use crate::types::outbox::Outbox;
 use crate::types::{Body, task};
 
 pub use super::fetch::{FetchError, FetchErrorKind, FetchUrl, fetch_url, public_scheme};
@@ -214,13 +216,14 @@ async fn open_h2<T>(io: T) -> Result<Opened, ConnectError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, mut connection) = http2::Builder::new(Spawner)
+    let outbox = Outbox::new(io);
+    let (sender, mut connection) = http2::Builder::new(Spawner(outbox.clone()))
         .timer(TokioTimer::new())
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .max_send_buf_size(H2_SEND_BUFFER)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-        .handshake(TokioIo::new(io))
+        .handshake(TokioIo::new(outbox))
         .await
         .map_err(|error| ConnectError::new(format!("HTTP/2 handshake: {error}")))?;
     let max_streams = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
@@ -241,15 +244,49 @@ where
     })
 }
 
-/// Runs what hyper wants to run beside an HTTP/2 connection.
-#[derive(Clone, Copy, Debug)]
-struct Spawner;
+/// Runs what hyper wants to run beside an HTTP/2 connection; one of these drives it, and sends what its round left.
+#[derive(Debug)]
+struct Spawner<T>(Outbox<T>);
 
-impl<F> hyper::rt::Executor<F> for Spawner
+impl<T> Clone for Spawner<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T, F> hyper::rt::Executor<F> for Spawner<T>
 where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        drop(task::spawn("upstream h2 stream", future));
+        let driven = Driven {
+            future,
+            outbox: self.0.clone(),
+        };
+        drop(task::spawn("upstream h2 stream", driven));
+    }
+}
+
+pin_project_lite::pin_project! {
+    struct Driven<F, T> {
+        #[pin]
+        future: F,
+        outbox: Outbox<T>,
+    }
+}
+
+impl<F, T> Future for Driven<F, T>
+where
+    F: Future<Output = ()>,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let me = self.project();
+        let polled = me.future.poll(cx);
+        me.outbox.end_poll(cx);
+        polled
     }
 }
