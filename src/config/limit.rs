@@ -69,9 +69,8 @@ pub struct Limit {
     /// Whether all replicas count together, in the store. Default: exactly where failures count, where there is a ban, and
     /// where a budget is below 100; else fast. Off without a store.
     pub shared: Option<SharedLimit>,
-    /// What holds while the store is away.
-    #[serde(default)]
-    pub on_store_down: OnStoreDown,
+    /// What holds while the store is away. Default: `on_failure` of `[store]`.
+    pub on_store_down: Option<OnStoreDown>,
     /// Most keys kept; beyond that, the key with the least left to pay makes room.
     #[serde(default = "one_million")]
     pub max_keys: u32,

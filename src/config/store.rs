@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::limit::OnStoreDown;
 use super::upstream::UpstreamTls;
 use super::value::{OneOrMany, SecretRef, Span, StoreServer};
 
@@ -40,6 +41,8 @@ pub struct Store {
     pub timeout: Span,
     /// How many replicas share the store: where it cannot be asked, each keeps to its share.
     pub replicas: NonZeroU16,
+    /// What holds for limits while the store is away, unless they say otherwise.
+    pub on_failure: OnStoreDown,
     /// Whether the gateway counts as ready only while the store answers.
     pub required: bool,
 }
@@ -85,6 +88,7 @@ impl Default for Store {
             prefix: "vestibule".to_owned(),
             timeout: Span(std::time::Duration::from_millis(50)),
             replicas: THREE,
+            on_failure: OnStoreDown::Local,
             required: false,
         }
     }

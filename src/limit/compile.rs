@@ -70,7 +70,8 @@ impl<C: Timer> Limit<C> {
             let depth = terms.windows.iter().map(|(_, depth)| *depth).min();
             let leases =
                 is_fast.then(|| Leases::of(depth.unwrap_or(1), store.replicas(), max_keys));
-            Shared::new(name, store, written.on_store_down, terms, leases)
+            let down = written.on_store_down.unwrap_or(store.on_failure());
+            Shared::new(name, store, down, terms, leases)
         });
         let secret = match &shared {
             Some(shared) => KeySecret::shared(shared.store.secret_for("limits").expose(), name),

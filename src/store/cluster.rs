@@ -1,12 +1,11 @@
 //! A cluster: which node holds a key, and what to do where the map is out of date.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{Cmd, RedisError, Value};
 
-use super::connect::question;
+use super::connect::{Node, question};
 use crate::config::StoreServer;
 
 /// Which of the nodes holds which slot.
@@ -20,9 +19,11 @@ pub(super) struct Map {
 /// Connections to every master.
 pub(super) struct Nodes {
     map: Map,
-    connections: Vec<MultiplexedConnection>,
+    connections: Vec<Node>,
     /// Whether some node said that slots have moved.
-    stale: Arc<AtomicBool>,
+    stale: AtomicBool,
+    /// Of a node that is not in the map.
+    strange: AtomicU32,
 }
 
 /// A cluster has so many slots.
@@ -94,20 +95,21 @@ fn read_range(range: &Value, seed: &StoreServer) -> Option<(usize, usize, StoreS
 }
 
 impl Nodes {
-    pub(super) fn new(map: Map, connections: Vec<MultiplexedConnection>) -> Self {
+    pub(super) fn new(map: Map, connections: Vec<Node>) -> Self {
         Self {
             map,
             connections,
-            stale: Arc::new(AtomicBool::new(false)),
+            stale: AtomicBool::new(false),
+            strange: AtomicU32::new(0),
         }
     }
 
     /// Asks the node of `key`, and the one that it names where the slot has moved or is on the move.
     pub(super) async fn ask(&self, key: &[u8], command: &Cmd) -> Result<Value, RedisError> {
-        let node = self.node(self.map.node_of(key))?;
-        let first = question(node, command).await;
+        let asked = self.map.node_of(key);
+        let first = question(self.node(asked)?, command).await;
         let Err(error) = first else { return first };
-        let Some((code, elsewhere)) = self.redirection(&error) else {
+        let Some((code, elsewhere)) = self.redirection(&error, asked) else {
             return Err(error);
         };
         let mut elsewhere = self.node(elsewhere)?;
@@ -144,12 +146,19 @@ impl Nodes {
     }
 
     fn node(&self, position: usize) -> Result<MultiplexedConnection, RedisError> {
-        let node = self.connections.get(position).cloned();
-        node.ok_or_else(|| no_node("no node holds the slot"))
+        let node = self.connections.get(position);
+        let server = node.map(|node| node.server.clone());
+        server.ok_or_else(|| no_node("no node holds the slot"))
+    }
+
+    /// How often the node of `key` has failed since its last answer.
+    pub(super) fn failures(&self, key: &[u8]) -> &AtomicU32 {
+        let node = self.connections.get(self.map.node_of(key));
+        node.map_or(&self.strange, |node| &node.failures)
     }
 
     /// The node that an error names, if it is one that we know. One that we do not know makes the map stale.
-    fn redirection(&self, error: &RedisError) -> Option<(Redirection, usize)> {
+    fn redirection(&self, error: &RedisError, asked: usize) -> Option<(Redirection, usize)> {
         let code = match error.code()? {
             "MOVED" => Redirection::Moved,
             "ASK" => Redirection::Ask,
@@ -158,6 +167,11 @@ impl Nodes {
         let (address, _) = error.redirect_node()?;
         let (host, port) = address.rsplit_once(':')?;
         let port: u16 = port.parse().ok()?;
+        let host = match host {
+            // It does not know its own address: where it was asked.
+            "" => self.map.nodes.get(asked)?.host.as_str(),
+            host => host,
+        };
         let known = self
             .map
             .nodes

@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
@@ -48,8 +49,15 @@ pub(super) struct Login {
 
 /// An open connection: to one server, or to every node of a cluster.
 pub(super) enum Connection {
-    One(MultiplexedConnection),
+    One(Node),
     Cluster(Nodes),
+}
+
+/// One server.
+pub(super) struct Node {
+    pub(super) server: MultiplexedConnection,
+    /// Failures since its last answer.
+    pub(super) failures: AtomicU32,
 }
 
 /// Why a store cannot be spoken to. Holds no secret: neither the client's errors nor ours repeat one.
@@ -63,7 +71,7 @@ impl Connection {
     /// Asks whoever holds `key`. Without a deadline: that is the caller's.
     pub(super) async fn ask(&self, key: &[u8], command: &Cmd) -> Result<Value, RedisError> {
         match self {
-            Self::One(server) => question(server.clone(), command).await,
+            Self::One(node) => question(node.server.clone(), command).await,
             Self::Cluster(nodes) => nodes.ask(key, command).await,
         }
     }
@@ -78,11 +86,28 @@ impl Connection {
         }
     }
 
+    /// How often whoever holds `key` has failed since its last answer.
+    pub(super) fn failures(&self, key: &[u8]) -> &AtomicU32 {
+        match self {
+            Self::One(node) => &node.failures,
+            Self::Cluster(nodes) => nodes.failures(key),
+        }
+    }
+
     /// Whether another connection should be opened, although this one works.
     pub(super) fn is_stale(&self) -> bool {
         match self {
             Self::One(_) => false,
             Self::Cluster(nodes) => nodes.is_stale(),
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn new(server: MultiplexedConnection) -> Self {
+        Self {
+            server,
+            failures: AtomicU32::new(0),
         }
     }
 }
@@ -93,7 +118,7 @@ impl Place {
         match self.topology {
             Topology::Single => {
                 let server = self.first(|server| self.open_server(server)).await?;
-                Ok(Connection::One(server))
+                Ok(Connection::One(Node::new(server)))
             }
             Topology::Sentinel => self.first(|sentinel| self.open_master(sentinel)).await,
             Topology::Cluster => self.first(|seed| self.open_cluster(seed)).await,
@@ -131,7 +156,7 @@ impl Place {
         let role = step(&server, question(master.clone(), &redis::cmd("ROLE"))).await?;
         match role {
             Value::Array(role) if role.first() == Some(&Value::BulkString(b"master".to_vec())) => {
-                Ok(Connection::One(master))
+                Ok(Connection::One(Node::new(master)))
             }
             _ => Err(ConnectError(format!("{server} is no master"))),
         }
@@ -146,7 +171,7 @@ impl Place {
             .ok_or_else(|| ConnectError(format!("{seed} has no complete map of the cluster")))?;
         let mut nodes = Vec::with_capacity(map.nodes.len());
         for node in &map.nodes {
-            nodes.push(self.open_server(node.clone()).await?);
+            nodes.push(Node::new(self.open_server(node.clone()).await?));
         }
         Ok(Connection::Cluster(Nodes::new(map, nodes)))
     }

@@ -86,7 +86,7 @@ impl State {
     fn tell_down(&mut self, why: String) {
         if self.told != Some(Told::Down) {
             self.told = Some(Told::Down);
-            tracing::warn!(%why, "the store cannot be used; limits follow `on_store_down`, logouts hold here alone");
+            tracing::warn!(%why, "the store cannot be used; limits follow `on_failure` or `on_store_down`, logouts hold here alone");
         }
         self.last_error = Some(why);
     }

@@ -1,13 +1,13 @@
 //! One worker's connection to the store, and whether it can be relied on.
 //!
-//! A circuit: it is closed while there is a connection, and opens when that breaks or the store fails to answer a few
-//! times in a row. While it is open nobody waits for the store: whoever asks is told so at once, and a task of the worker
-//! opens connections until one proves itself. A quiet store is tried twice a second, so that the first request after its
-//! end need not find out.
+//! A circuit: it is closed while there is a connection, and opens when that breaks, when the store says that it cannot
+//! decide now, or when one of its servers fails to answer a few times in a row. While it is open nobody waits for the
+//! store: whoever asks is told so at once, and a task of the worker opens connections until one proves itself. A quiet
+//! store is tried twice a second, and at once when a question fails, so that few requests have to find out.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -24,12 +24,11 @@ use crate::types::clock;
 pub struct Line {
     store: Arc<Store>,
     connection: ArcSwapOption<Connection>,
-    /// Failures since the last answer.
-    failures: AtomicU32,
-    opened: Notify,
+    /// There is something to look after before the next pause is over.
+    woken: Notify,
 }
 
-/// Failures in a row that open the circuit.
+/// Failures of one server in a row that open the circuit.
 const FEW: u32 = 3;
 
 /// How often a store is tried that is in use.
@@ -47,8 +46,7 @@ impl Line {
         Arc::new(Self {
             store: Arc::clone(store),
             connection: ArcSwapOption::empty(),
-            failures: AtomicU32::new(0),
-            opened: Notify::new(),
+            woken: Notify::new(),
         })
     }
 
@@ -62,13 +60,15 @@ impl Line {
     pub async fn keep(self: Arc<Self>) {
         loop {
             let connection = self.connect().await;
-            self.failures.store(0, Ordering::Relaxed);
             self.connection.store(Some(connection));
             self.store.health.up();
             loop {
                 tokio::select! {
-                    () = self.opened.notified() => break,
+                    () = self.woken.notified() => {}
                     () = sleep(TRY_EVERY) => {}
+                }
+                if self.connection.load().is_none() {
+                    break;
                 }
                 self.try_it().await;
             }
@@ -91,7 +91,7 @@ impl Line {
         let begun = clock::now();
         match timeout(patience, connection.ask(key, command)).await {
             Ok(Ok(answer)) => {
-                self.failures.store(0, Ordering::Relaxed);
+                connection.failures(key).store(0, Ordering::Relaxed);
                 stats.count(operation, Outcome::Ok);
                 stats.answered_after(begun.elapsed());
                 Ok(answer)
@@ -106,12 +106,14 @@ impl Line {
                     // Such as a user who may not: that says nothing about limits.
                     return Err(Failure::Error);
                 }
-                self.failed(&connection, is_final, || format!("it answers: {error}"));
+                self.failed(&connection, key, is_final, || {
+                    format!("it answers: {error}")
+                });
                 Err(Failure::Error)
             }
             Err(_) => {
                 stats.count(operation, Outcome::Timeout);
-                self.failed(&connection, false, || {
+                self.failed(&connection, key, false, || {
                     "it does not answer in time".to_owned()
                 });
                 Err(Failure::Timeout)
@@ -120,9 +122,16 @@ impl Line {
     }
 
     /// One more failure. The circuit opens when they are too many, or `is_final`.
-    fn failed(&self, connection: &Arc<Connection>, is_final: bool, why: impl FnOnce() -> String) {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+    fn failed(
+        &self,
+        connection: &Arc<Connection>,
+        key: &[u8],
+        is_final: bool,
+        why: impl FnOnce() -> String,
+    ) {
+        let failures = connection.failures(key).fetch_add(1, Ordering::Relaxed) + 1;
         if failures < FEW && !is_final {
+            self.woken.notify_one();
             return;
         }
         // Another request may have been first; a connection that was opened since is not to blame.
@@ -139,7 +148,7 @@ impl Line {
             .is_some_and(|seen| Arc::ptr_eq(seen, connection))
         {
             self.store.health.down(why());
-            self.opened.notify_one();
+            self.woken.notify_one();
         }
     }
 
@@ -168,7 +177,7 @@ impl Line {
             let answer = timeout(self.store.timeout, connection.ask(key.as_bytes(), &command));
             let outcome = match answer.await {
                 Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => Err((Outcome::Error, format!("it answers: {error}"))),
+                Ok(Err(error)) => Err((Outcome::Error, words(&error))),
                 Err(_) => Err((Outcome::Timeout, "it does not answer in time".to_owned())),
             };
             let counted = outcome
@@ -208,14 +217,33 @@ fn probe(key: &str) -> Cmd {
     command
 }
 
-/// Whether no further answer can be expected over the same connection.
+/// Whether the next question would fail as this one did: the connection is broken, or the server says that it cannot
+/// decide for now. Elsewhere, or later, there may be one that can.
 fn is_final(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_connection_dropped()
-        || matches!(
-            error.code(),
-            Some("READONLY" | "MASTERDOWN" | "CLUSTERDOWN")
-        )
+        || error.code().is_some_and(|code| UNFIT.contains(&code))
+}
+
+/// What a server answers to everything while it cannot decide: it loads its data, is or became a replica, lost its master
+/// or a part of the cluster, has no memory left, is busy with somebody's script, or does not let us in any more.
+const UNFIT: [&str; 8] = [
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "OOM",
+    "BUSY",
+    "NOAUTH",
+    "MISCONF",
+];
+
+/// What it answers, in the server's own words, which its documentation explains.
+fn words(error: &RedisError) -> String {
+    match error.code() {
+        Some(code) => format!("it answers {code} {}", error.detail().unwrap_or_default()),
+        None => format!("it cannot be asked: {error}"),
+    }
 }
 
 fn is_missing_script(error: &RedisError) -> bool {

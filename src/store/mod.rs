@@ -76,6 +76,12 @@ impl Store {
         self.written.replicas.get()
     }
 
+    /// What limits do while it is away, unless they say otherwise.
+    #[must_use]
+    pub fn on_failure(&self) -> config::OnStoreDown {
+        self.written.on_failure
+    }
+
     /// Whether keys lie on several nodes.
     #[must_use]
     pub fn is_cluster(&self) -> bool {

@@ -1,18 +1,21 @@
-//! One request against the limits that replicas share: one question to the store for all of them.
+//! One request against the limits that replicas share: one question to the store for all of them, or, where they lie on
+//! several nodes of a cluster, one for each at the same time.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::super::budget::{Settlement, Why};
+use super::super::budget::{Left, Settlement, Why};
 use super::super::key::Key;
 use super::super::timer::Timer;
 use super::super::{Charges, KeyInputs, Limit, Limits, Ruling, Use};
 use super::lease::Spent;
 use super::settle::Held;
+use super::together::all_at_once;
 use super::{Ask, DECIDE, Decision, Shared, read};
 use crate::config::OnStoreDown;
 use crate::store::{Failure, Line, Operation};
+use crate::types::rejection::Budget;
 use crate::types::{Reason, Rejection, clock, task};
 
 /// What one limit has taken for the request so far, to be given back should another one refuse it.
@@ -40,7 +43,17 @@ struct Checking<'l, 'i, C: Timer> {
     charges: &'i mut Charges<C>,
     line: Option<Arc<Line>>,
     taken: Vec<Taken<'l, C>>,
+    /// What the client is told, if nothing refuses it.
+    told: Vec<Budget>,
     begun: Instant,
+}
+
+/// What the store is asked about one limit.
+struct Asked<'l, C: Timer> {
+    used: &'l Use<C>,
+    shared: &'l Shared,
+    key: Key,
+    want: u32,
 }
 
 impl<C: Timer> Limits<C> {
@@ -56,11 +69,13 @@ impl<C: Timer> Limits<C> {
             charges,
             line,
             taken: Vec::with_capacity(self.shared.len()),
+            told: Vec::new(),
             begun: clock::now(),
         };
         let checked = checking.all(&self.shared).await;
-        if checked.is_err() {
-            checking.give_back();
+        match checked {
+            Ok(()) => checking.tell(),
+            Err(_) => checking.give_back(),
         }
         checked
     }
@@ -85,10 +100,11 @@ impl<'l, C: Timer> Checking<'l, '_, C> {
             let want = match &shared.leases {
                 None => cost,
                 Some(leases) => match leases.spend(key, cost, limit.now()) {
-                    Spent::Paid { more } => {
+                    Spent::Paid { more, left } => {
                         if more {
                             self.fetch_more(limit, shared, key);
                         }
+                        self.note(limit, left);
                         self.passed(used, key, By::Lease);
                         continue;
                     }
@@ -99,83 +115,88 @@ impl<'l, C: Timer> Checking<'l, '_, C> {
                     Spent::Ask(want) => want,
                 },
             };
-            asked.push((used, shared, key, want));
+            asked.push(Asked {
+                used,
+                shared,
+                key,
+                want,
+            });
         }
-        // In a cluster the keys lie on several nodes, and each is asked for itself.
-        let at_once = match asked.first() {
-            Some((_, shared, ..)) if shared.store.is_cluster() => 1,
-            _ => asked.len().max(1),
+        self.settle_with_store(&asked).await
+    }
+
+    /// A script decides on all limits of one place at once. In a cluster the keys lie on several nodes: each has a script
+    /// of its own, and they are asked together, so that a request waits for the slowest of them and not for their sum.
+    async fn settle_with_store(&mut self, asked: &[Asked<'l, C>]) -> Result<(), Rejection> {
+        let Some(first) = asked.first() else {
+            return Ok(());
         };
-        for group in asked.chunks(at_once) {
-            self.group(group).await?;
-        }
-        Ok(())
-    }
-
-    async fn group(
-        &mut self,
-        group: &[(&'l Use<C>, &'l Shared, Key, u32)],
-    ) -> Result<(), Rejection> {
-        match self.ask(group).await {
-            Ok(decisions) => {
-                for ((used, shared, key, _), decision) in group.iter().zip(&decisions) {
-                    if let Some(leases) = &shared.leases {
-                        let credit = decision.charged.saturating_sub(used.cost.get());
-                        let wait = if decision.why.is_some() {
-                            decision.wait
-                        } else {
-                            0
-                        };
-                        let now = used.limit.now();
-                        leases.answered(*key, credit, wait.saturating_mul(1_000), now);
-                    }
-                }
-                let waits = decisions.iter().map(|decision| decision.wait);
-                let longest = waits.max().unwrap_or_default();
-                for ((used, _, key, _), decision) in group.iter().zip(&decisions) {
-                    self.decided(used, *key, *decision, longest)?;
-                }
-                Ok(())
-            }
-            Err(_) => {
-                for (used, shared, key, _) in group {
-                    if let Some(leases) = &shared.leases {
-                        leases.answered(*key, 0, 0, used.limit.now());
-                    }
-                }
-                let mut alone = group.iter();
-                alone.try_for_each(|(used, shared, key, _)| self.alone(used, shared, *key))
-            }
-        }
-    }
-
-    async fn ask(
-        &mut self,
-        group: &[(&Use<C>, &Shared, Key, u32)],
-    ) -> Result<Vec<Decision>, Failure> {
-        let line = self.line.as_ref().ok_or(Failure::Open)?;
-        let keys: Vec<String> = group
-            .iter()
-            .map(|(_, shared, key, _)| shared.name_of(*key))
-            .collect();
-        let mut arguments = vec![0];
-        for (used, shared, _, want) in group {
-            let ask = Ask {
-                terms: &shared.terms,
-                enforced: used.limit.enforced,
-                cost: used.cost.get(),
-                want: *want,
-            };
-            ask.write(&mut arguments);
-        }
+        let at_once = match first.shared.store.is_cluster() {
+            true => 1,
+            false => asked.len(),
+        };
         // All that is asked for one request waits no longer than the store may delay it.
         let left = self.charges.patience().saturating_sub(self.begun.elapsed());
-        let answer = line
-            .run(Operation::Decide, &DECIDE, &keys, &arguments, left)
-            .await;
+        let line = self.line.as_deref();
+        let answers = match asked.chunks(at_once) {
+            one if one.len() == 1 => vec![ask(line, asked, left).await],
+            many => all_at_once(many.map(|group| ask(line, group, left))).await,
+        };
         self.charges.waited(self.begun.elapsed());
         self.begun = clock::now();
-        read(&answer?, group.len()).ok_or(Failure::Error)
+        let decisions = answers.iter().flatten().flatten();
+        let longest = decisions.map(|decision| decision.wait).max();
+        let mut refused = None;
+        for (group, answer) in asked.chunks(at_once).zip(answers) {
+            let outcome = match answer {
+                Ok(decisions) => self.answered(group, &decisions, longest.unwrap_or_default()),
+                Err(_) => self.unanswered(group, refused.is_some()),
+            };
+            // What others have charged is still to be noted, or it could not be given back.
+            refused = refused.or(outcome.err());
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn answered(
+        &mut self,
+        group: &[Asked<'l, C>],
+        decisions: &[Decision],
+        longest: u64,
+    ) -> Result<(), Rejection> {
+        for (asked, decision) in group.iter().zip(decisions) {
+            let (Use { limit, cost }, leases) = (asked.used, &asked.shared.leases);
+            if let Some(leases) = leases {
+                leases.answered(asked.key, cost.get(), decision, limit.now());
+            }
+            // What is leased here is still to be spent.
+            let leased = decision.charged.saturating_sub(cost.get());
+            let left = decision.left().map(|left| Left {
+                count: left.count.saturating_add(leased),
+                ..left
+            });
+            self.note(limit, left);
+        }
+        let mut each = group.iter().zip(decisions);
+        each.try_for_each(|(asked, decision)| {
+            self.decided(asked.used, asked.key, *decision, longest)
+        })
+    }
+
+    /// `moot`: another limit has refused already, so that nobody need decide.
+    fn unanswered(&mut self, group: &[Asked<'l, C>], moot: bool) -> Result<(), Rejection> {
+        for Asked {
+            used, shared, key, ..
+        } in group
+        {
+            if let Some(leases) = &shared.leases {
+                leases.unanswered(*key);
+            }
+            if !moot {
+                self.alone(used, shared, *key)?;
+            }
+        }
+        Ok(())
     }
 
     /// `longest`: whoever waits so long is let in by all of them.
@@ -251,12 +272,18 @@ impl<'l, C: Timer> Checking<'l, '_, C> {
                 let cost = used.cost.get().min(limit.least_share());
                 match limit.rule(self.inputs, cost) {
                     Ruling::Exempt => {}
-                    Ruling::Charged(_) => self.taken.push(Taken {
-                        used,
-                        key,
-                        by: By::Share,
-                    }),
-                    Ruling::Held(key) => self.charges.hold(limit, key, cost),
+                    Ruling::Charged(_) => {
+                        self.told.extend(limit.tell(self.inputs));
+                        self.taken.push(Taken {
+                            used,
+                            key,
+                            by: By::Share,
+                        });
+                    }
+                    Ruling::Held(key) => {
+                        self.told.extend(limit.tell(self.inputs));
+                        self.charges.hold(limit, key, cost);
+                    }
                     Ruling::Refused(..) if !limit.enforced => self.charges.observe(&limit.name),
                     Ruling::Refused(wait, why) => {
                         return Err(limit.refusal(wait, why, self.inputs));
@@ -280,6 +307,7 @@ impl<'l, C: Timer> Checking<'l, '_, C> {
             enforced: true,
             cost: 1,
             want: batch,
+            tells: limit.tells(),
         };
         ask.write(&mut arguments);
         let (limit, patience) = (Arc::clone(limit), shared.store.timeout());
@@ -287,18 +315,30 @@ impl<'l, C: Timer> Checking<'l, '_, C> {
             let answer = line.run(Operation::Lease, &DECIDE, &keys, &arguments, patience);
             let answer = answer.await.ok();
             let decision = answer.and_then(|answer| read(&answer, 1)?.first().copied());
-            let (credit, wait) = decision.map_or((0, 0), |decision| {
-                let is_refused = decision.why.is_some();
-                (decision.charged, if is_refused { decision.wait } else { 0 })
-            });
-            if let Some(leases) = limit
-                .shared
-                .as_ref()
-                .and_then(|shared| shared.leases.as_ref())
-            {
-                leases.answered(key, credit, wait.saturating_mul(1_000), limit.now());
+            let shared = limit.shared.as_ref();
+            let Some(leases) = shared.and_then(|shared| shared.leases.as_ref()) else {
+                return;
+            };
+            match decision {
+                Some(decision) => leases.answered(key, 0, &decision, limit.now()),
+                None => leases.unanswered(key),
             }
         });
+    }
+
+    /// Keeps what a limit has left for the client, where it says so.
+    fn note(&mut self, limit: &Limit<C>, left: Option<Left>) {
+        if limit.tells() {
+            let fields = limit.fields.as_ref().zip(left);
+            self.told
+                .extend(fields.and_then(|(fields, left)| fields.passed(left)));
+        }
+    }
+
+    fn tell(&mut self) {
+        for budget in self.told.drain(..) {
+            self.charges.tell(Some(budget));
+        }
     }
 
     /// Nothing is charged to anybody for a request that is refused.
@@ -309,19 +349,45 @@ impl<'l, C: Timer> Checking<'l, '_, C> {
             let (cost, Some(shared)) = (cost.get(), &limit.shared) else {
                 continue;
             };
-            if by != By::Nobody && by != By::Share {
-                limit.counts.allowed.fetch_sub(1, Ordering::Relaxed);
+            if by != By::Nobody {
+                // The share of this replica as well, which was charged all along.
+                limit.undo(self.inputs, cost.min(limit.least_share()), None);
             }
             match (by, &shared.leases, &self.line) {
-                (By::Lease, Some(leases), _) => leases.give_back(key, cost),
-                (By::Store, Some(leases), _) => leases.give_back(key, cost),
+                (By::Lease | By::Store, Some(leases), _) => leases.give_back(key, cost),
                 // Held ones are given back by whoever drops them.
                 (By::Store, None, Some(line)) if !limit.learns() => {
                     shared.settle(line, key, cost, elapsed, Settlement::Released);
                 }
-                (By::Share, ..) => limit.undo(self.inputs, cost.min(limit.least_share()), None),
                 _ => {}
             }
         }
     }
+}
+
+/// One script over all limits of a group.
+async fn ask<C: Timer>(
+    line: Option<&Line>,
+    group: &[Asked<'_, C>],
+    patience: Duration,
+) -> Result<Vec<Decision>, Failure> {
+    let line = line.ok_or(Failure::Open)?;
+    let names = group.iter().map(|asked| asked.shared.name_of(asked.key));
+    let keys: Vec<String> = names.collect();
+    let mut arguments = vec![0];
+    for Asked {
+        used, shared, want, ..
+    } in group
+    {
+        let ask = Ask {
+            terms: &shared.terms,
+            enforced: used.limit.enforced,
+            cost: used.cost.get(),
+            want: *want,
+            tells: used.limit.tells(),
+        };
+        ask.write(&mut arguments);
+    }
+    let answer = line.run(Operation::Decide, &DECIDE, &keys, &arguments, patience);
+    read(&answer.await?, group.len()).ok_or(Failure::Error)
 }

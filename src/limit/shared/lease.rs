@@ -10,7 +10,9 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::super::budget::Left;
 use super::super::key::Key;
+use super::Decision;
 
 /// The leases of one limit.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ struct Lease {
     asking: bool,
     /// Until when the store has none.
     empty_until: u64,
+    /// What the store had left when it was asked last, where clients are told.
+    left: Option<Left>,
     /// When it was looked at last.
     seen: u64,
 }
@@ -36,8 +40,8 @@ struct Lease {
 /// What a lease says to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spent {
-    /// It was paid for; `more`: and somebody should ask for another batch.
-    Paid { more: bool },
+    /// It was paid for; `more`: and somebody should ask for another batch. `left`: as far as this replica knows.
+    Paid { more: bool, left: Option<Left> },
     /// The store has none for so many nanoseconds.
     Empty(u64),
     /// The store must be asked for this much.
@@ -79,7 +83,12 @@ impl Leases {
             lease.credit -= cost;
             let more = lease.credit <= self.batch / 2 && !lease.asking && lease.empty_until <= now;
             lease.asking |= more;
-            return Spent::Paid { more };
+            let left = lease.left.map(|left| Left {
+                count: left.count.saturating_add(lease.credit),
+                full_in: left.full_in.saturating_sub(now),
+                ..left
+            });
+            return Spent::Paid { more, left };
         }
         if lease.empty_until > now {
             return Spent::Empty(lease.empty_until - now);
@@ -91,8 +100,13 @@ impl Leases {
         Spent::Ask(self.batch.max(cost))
     }
 
-    /// What came of asking: so much to spend, or none for so many nanoseconds.
-    pub(super) fn answered(&self, key: Key, credit: u32, wait: u64, now: u64) {
+    /// What came of asking for a request that has spent `cost` of it.
+    pub(super) fn answered(&self, key: Key, cost: u32, decision: &Decision, now: u64) {
+        let wait = match decision.why {
+            Some(_) => decision.wait.saturating_mul(1_000),
+            None => 0,
+        };
+        let credit = decision.charged.saturating_sub(cost);
         if let Some(lease) = self.shard(key).get_mut(&key) {
             lease.asking = false;
             // More than two batches pile up only where many asked at once; what is beyond is left to the others.
@@ -105,6 +119,19 @@ impl Leases {
             } else {
                 0
             };
+            // As a point in time: it is told later.
+            lease.left = decision.left().map(|left| Left {
+                full_in: now.saturating_add(left.full_in),
+                ..left
+            });
+        }
+    }
+
+    /// Nothing came of asking.
+    pub(super) fn unanswered(&self, key: Key) {
+        if let Some(lease) = self.shard(key).get_mut(&key) {
+            lease.asking = false;
+            lease.empty_until = 0;
         }
     }
 
@@ -138,9 +165,28 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit::budget::Why;
 
     fn key(number: u128) -> Key {
         Key::from_bits(number)
+    }
+
+    fn charged(charged: u32) -> Decision {
+        Decision {
+            charged,
+            wait: 0,
+            why: None,
+            left: (0, 0, 0),
+        }
+    }
+
+    /// For so many microseconds.
+    fn refused(wait: u64) -> Decision {
+        Decision {
+            wait,
+            why: Some(Why::Spent),
+            ..charged(0)
+        }
     }
 
     #[test]
@@ -164,29 +210,46 @@ mod tests {
             Spent::Ask(1),
             "a batch is on its way"
         );
-        leases.answered(key(1), 9, 0, 0);
+        leases.answered(key(1), 1, &charged(10), 0);
         let spent: Vec<_> = (0..9).map(|_| leases.spend(key(1), 1, 0)).collect();
         let more = spent
             .iter()
-            .filter(|spent| **spent == Spent::Paid { more: true });
+            .filter(|spent| matches!(spent, Spent::Paid { more: true, .. }));
         assert_eq!(more.count(), 1);
         assert!(
             spent
                 .iter()
                 .all(|spent| matches!(spent, Spent::Paid { .. }))
         );
-        leases.answered(key(1), 0, 50, 0);
-        assert_eq!(leases.spend(key(1), 1, 20), Spent::Empty(30));
-        assert_eq!(leases.spend(key(1), 1, 50), Spent::Ask(10));
+        leases.answered(key(1), 0, &refused(1), 0);
+        assert_eq!(leases.spend(key(1), 1, 200), Spent::Empty(800));
+        assert_eq!(leases.spend(key(1), 1, 1_000), Spent::Ask(10));
         leases.give_back(key(1), 1);
-        assert_eq!(leases.spend(key(1), 1, 50), Spent::Paid { more: false });
+        let paid = leases.spend(key(1), 1, 1_000);
+        assert!(matches!(paid, Spent::Paid { more: false, .. }), "{paid:?}");
+    }
+
+    #[test]
+    fn what_is_left_is_what_the_store_had_and_what_is_leased_here() {
+        let leases = Leases::of(1_200, 3, 1_000);
+        leases.spend(key(1), 1, 0);
+        let told = Decision {
+            left: (0, 500, 7),
+            ..charged(10)
+        };
+        leases.answered(key(1), 1, &told, 0);
+        let Spent::Paid { left, .. } = leases.spend(key(1), 1, 2_000) else {
+            panic!("nine are leased");
+        };
+        let left = left.unwrap();
+        assert_eq!((left.count, left.full_in), (508, 5_000));
     }
 
     #[test]
     fn leases_are_bounded_and_idle_ones_forgotten() {
         let leases = Leases::of(100, 3, 1_000);
         leases.spend(key(7), 1, 0);
-        leases.answered(key(7), 1, 0, 0);
+        leases.answered(key(7), 0, &charged(1), 0);
         for number in 1..10_000_u128 {
             leases.spend(key(number << 114), 1, 0);
         }

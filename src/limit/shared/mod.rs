@@ -11,6 +11,7 @@
 mod check;
 mod lease;
 mod settle;
+mod together;
 
 #[cfg(test)]
 mod tests;
@@ -19,8 +20,10 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock};
 
-use super::budget::Why;
+use super::Limit;
+use super::budget::{Left, Why};
 use super::key::Key;
+use super::timer::Timer;
 use crate::config::OnStoreDown;
 use crate::store::{Script, Store};
 
@@ -59,6 +62,9 @@ pub(super) struct Decision {
     pub(super) wait: u64,
     /// What stands in its way.
     pub(super) why: Option<Why>,
+    /// The window with the least room, how many it has left, and microseconds as [`Left::full_in`]; zeros where nobody is
+    /// told.
+    left: (usize, u32, u64),
 }
 
 /// One key's part of a question.
@@ -69,6 +75,8 @@ pub(super) struct Ask<'t> {
     pub(super) cost: u32,
     /// As much as this may be charged, where there is room.
     pub(super) want: u32,
+    /// Whether the client is told what is left.
+    pub(super) tells: bool,
 }
 
 static DECIDE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("decide.lua")));
@@ -102,6 +110,25 @@ impl Shared {
     }
 }
 
+impl Decision {
+    /// What is left of the budget that all share, if the client is told.
+    fn left(&self) -> Option<Left> {
+        let (window, count, micros) = self.left;
+        (micros > 0).then(|| Left {
+            window,
+            count,
+            full_in: micros.saturating_mul(1_000),
+        })
+    }
+}
+
+impl<C: Timer> Limit<C> {
+    /// Whether clients that pass are told what is left.
+    fn tells(&self) -> bool {
+        self.written.headers
+    }
+}
+
 impl Ask<'_> {
     fn write(&self, arguments: &mut Vec<i64>) {
         let Terms {
@@ -115,6 +142,7 @@ impl Ask<'_> {
             i64::from(self.want),
             signed(*ban),
             i64::from(*learns),
+            i64::from(self.tells),
             signed(windows.len() as u64),
         ]);
         for (interval, depth) in windows {
@@ -125,8 +153,8 @@ impl Ask<'_> {
 
 /// The decisions in the script's answer; `None` for an answer of another shape.
 fn read(answer: &[i64], asked: usize) -> Option<Vec<Decision>> {
-    let decisions = answer.chunks_exact(3).map(|decision| {
-        let [charged, wait, why] = decision else {
+    let decisions = answer.chunks_exact(ANSWERED).map(|decision| {
+        let [charged, wait, why, window, count, full_in] = decision else {
             return None;
         };
         Some(Decision {
@@ -140,11 +168,19 @@ fn read(answer: &[i64], asked: usize) -> Option<Vec<Decision>> {
                 4 => Some(Why::Banned),
                 _ => return None,
             },
+            left: (
+                usize::try_from(*window).ok()?,
+                u32::try_from(*count).ok()?,
+                u64::try_from(*full_in).ok()?,
+            ),
         })
     });
     let decisions: Option<Vec<Decision>> = decisions.collect();
-    decisions.filter(|decisions| decisions.len() == asked && answer.len() == 3 * asked)
+    decisions.filter(|decisions| decisions.len() == asked && answer.len() == ANSWERED * asked)
 }
+
+/// Numbers that the script answers for each key.
+const ANSWERED: usize = 6;
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)

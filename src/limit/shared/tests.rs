@@ -147,6 +147,7 @@ fn any_sequence_is_decided_as_the_engine_does() {
                             enforced: true,
                             cost,
                             want: cost,
+                            tells: true,
                         };
                         let decision = decide(&line, &key, now, &ask).await;
                         let expected = match budget.take(&mut words, now * 1_000, cost) {
@@ -155,6 +156,10 @@ fn any_sequence_is_decided_as_the_engine_does() {
                         };
                         let found = (decision.charged, decision.wait, decision.why);
                         prop_assert_eq!(found, expected, "{:?} at {}", ask, now);
+                        // What clients are told of the shared budget is what the engine would tell.
+                        let left = budget.left(&mut words, now * 1_000);
+                        let left = left.filter(|_| decision.why.is_none());
+                        prop_assert_eq!(decision.left(), left, "{:?} at {}", ask, now);
                     }
                 }
             }
@@ -172,6 +177,7 @@ fn any_sequence_is_decided_as_the_engine_does() {
             enforced: true,
             cost,
             want,
+            tells: false,
         };
         assert_eq!(decide(&line, "batch", now, &ask(1, 8)).await.charged, 8);
         assert_eq!(decide(&line, "batch", now, &ask(1, 8)).await.charged, 2);
@@ -199,14 +205,17 @@ fn any_sequence_is_decided_as_the_engine_does() {
 fn an_answer_of_another_shape_is_none() {
     for answer in [
         &[][..],
-        &[1, 0],
-        &[1, 0, 0, 1],
-        &[-1, 0, 0],
-        &[1, 0, 9],
-        &[1, -5, 0],
+        &[1, 0, 0],
+        &[1, 0, 0, 0, 0, 0, 1],
+        &[-1, 0, 0, 0, 0, 0],
+        &[1, 0, 9, 0, 0, 0],
+        &[1, -5, 0, 0, 0, 0],
+        &[1, 0, 0, -1, 0, 0],
+        &[1, 0, 0, 0, -1, 0],
+        &[1, 0, 0, 0, 0, -1],
     ] {
         assert_eq!(read(answer, 1), None, "{answer:?}");
     }
-    assert_eq!(read(&[1, 0, 0, 1, 0, 0], 1), None);
-    assert!(read(&[0, 7, 4], 1).is_some());
+    assert_eq!(read(&[1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0], 1), None);
+    assert!(read(&[0, 7, 4, 0, 0, 0], 1).is_some());
 }

@@ -42,7 +42,7 @@ fn written(count: u32, per: Duration, burst: Option<u32>, key: &[LimitKey]) -> c
         peek: ByteSize::kib(16),
         peek_timeout: Span::seconds(5),
         shared: None,
-        on_store_down: config::OnStoreDown::Local,
+        on_store_down: None,
         max_keys: 1_000,
     }
 }

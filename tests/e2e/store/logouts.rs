@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::on_each;
 use crate::support::client::{Told, get, refused};
 use crate::support::gateway::{Builder, Gateway, conf};
 use crate::support::issuer::{self, Issuer};
@@ -41,79 +42,81 @@ pub(super) async fn ended(gateway: &Gateway, token: &str) -> Duration {
     begun.elapsed()
 }
 
-#[tokio::test]
-async fn a_logout_on_one_replica_is_known_on_another_within_a_second() {
-    let (origin, issuer, store) = (
-        origin::http().run().await,
-        issuer::run().await,
-        redis::run().await,
-    );
-    let one = replica(&origin, &issuer, &store.store("")).run().await;
-    let other = replica(&origin, &issuer, &store.store("")).run().await;
-    shared(&one).await;
-    shared(&other).await;
-    let (token, bystander) = (
-        issuer.token().claim("sub", "alice").sign(),
-        issuer.token().claim("sub", "bob").sign(),
-    );
-    for gateway in [&one, &other] {
-        assert_eq!(status(gateway, "/me", &token).await, 200);
-        assert_eq!(status(gateway, "/me", &bystander).await, 200);
-    }
-    assert_eq!(status(&one, "/logout", &token).await, 200);
-    let took = ended(&other, &token).await;
-    assert!(took < Duration::from_secs(1), "{took:?}");
-    assert_eq!(status(&other, "/me", &bystander).await, 200);
-    one.counted(
-        "vestibule_store_messages_total",
-        &[("outcome", "sent")],
-        1.0,
-    )
-    .await;
-    other
-        .counted(
+on_each! {
+    async fn a_logout_on_one_replica_is_known_on_another_within_a_second(kind) {
+        let (origin, issuer, store) = (
+            origin::http().run().await,
+            issuer::run().await,
+            kind.run().await,
+        );
+        let one = replica(&origin, &issuer, &store.store("")).run().await;
+        let other = replica(&origin, &issuer, &store.store("")).run().await;
+        shared(&one).await;
+        shared(&other).await;
+        let (token, bystander) = (
+            issuer.token().claim("sub", "alice").sign(),
+            issuer.token().claim("sub", "bob").sign(),
+        );
+        for gateway in [&one, &other] {
+            assert_eq!(status(gateway, "/me", &token).await, 200);
+            assert_eq!(status(gateway, "/me", &bystander).await, 200);
+        }
+        assert_eq!(status(&one, "/logout", &token).await, 200);
+        let took = ended(&other, &token).await;
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert_eq!(status(&other, "/me", &bystander).await, 200);
+        one.counted(
             "vestibule_store_messages_total",
-            &[("outcome", "received")],
+            &[("outcome", "sent")],
             1.0,
         )
         .await;
-    let bad = other.metric("vestibule_store_messages_total", &[("outcome", "bad")]);
-    assert!(bad.await < 0.5);
-    // Who can read the store learns neither the user nor the token.
-    let stream = store.ask(&["XRANGE", "vestibule:revocations", "-", "+"]);
-    assert!(stream.contains("main") && !stream.contains("alice") && !stream.contains(&token));
+        other
+            .counted(
+                "vestibule_store_messages_total",
+                &[("outcome", "received")],
+                1.0,
+            )
+            .await;
+        let bad = other.metric("vestibule_store_messages_total", &[("outcome", "bad")]);
+        assert!(bad.await < 0.5);
+        // Who can read the store learns neither the user nor the token.
+        let stream = store.ask(&["XRANGE", "vestibule:revocations", "-", "+"]);
+        assert!(stream.contains("main") && !stream.contains("alice") && !stream.contains(&token));
+    }
 }
 
-#[tokio::test]
-async fn a_replica_that_was_cut_off_learns_what_it_missed() {
-    let (origin, issuer, store) = (
-        origin::http().run().await,
-        issuer::run().await,
-        redis::run().await,
-    );
-    let wire = wire(store.address()).await;
-    let one = replica(&origin, &issuer, &store.store("")).run().await;
-    let far = store_at(&format!("\"redis://{}\"", wire.address), "");
-    let other = replica(&origin, &issuer, &far).run().await;
-    shared(&one).await;
-    shared(&other).await;
-    let token = issuer.token().claim("sub", "alice").sign();
-    assert_eq!(status(&other, "/me", &token).await, 200);
+on_each! {
+    async fn a_replica_that_was_cut_off_learns_what_it_missed(kind) {
+        let (origin, issuer, store) = (
+            origin::http().run().await,
+            issuer::run().await,
+            kind.run().await,
+        );
+        let wire = wire(store.address()).await;
+        let one = replica(&origin, &issuer, &store.store("")).run().await;
+        let far = store_at(&format!("\"redis://{}\"", wire.address), "");
+        let other = replica(&origin, &issuer, &far).run().await;
+        shared(&one).await;
+        shared(&other).await;
+        let token = issuer.token().claim("sub", "alice").sign();
+        assert_eq!(status(&other, "/me", &token).await, 200);
 
-    wire.cut();
-    other.counted("vestibule_store_up", &[], 0.0).await;
-    assert_eq!(status(&one, "/logout", &token).await, 200);
-    one.counted(
-        "vestibule_store_messages_total",
-        &[("outcome", "sent")],
-        1.0,
-    )
-    .await;
-    assert_eq!(status(&other, "/me", &token).await, 200, "it cannot know");
+        wire.cut();
+        other.counted("vestibule_store_up", &[], 0.0).await;
+        assert_eq!(status(&one, "/logout", &token).await, 200);
+        one.counted(
+            "vestibule_store_messages_total",
+            &[("outcome", "sent")],
+            1.0,
+        )
+        .await;
+        assert_eq!(status(&other, "/me", &token).await, 200, "it cannot know");
 
-    wire.mend();
-    let took = ended(&other, &token).await;
-    assert!(took < Duration::from_secs(2), "{took:?}");
+        wire.mend();
+        let took = ended(&other, &token).await;
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
 }
 
 #[tokio::test]

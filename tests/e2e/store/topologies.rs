@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::logouts::{ended, replica, shared, status};
+use super::on_each;
 use crate::support::client::get;
 use crate::support::redis::{self, secret_file, store_at};
 use crate::support::{eventually, issuer, origin, pki};
@@ -21,73 +22,75 @@ async fn shares(store: &str) {
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
-#[tokio::test]
-async fn a_cluster_of_three_nodes_is_found_by_one_of_them() {
-    let nodes = redis::run_cluster().await;
-    shares(&nodes[1].store("topology = \"cluster\"")).await;
-    let held: Vec<_> = nodes
-        .iter()
-        .map(|node| node.ask(&["EXISTS", "vestibule:revocations"]))
-        .collect();
-    assert_eq!(
-        held.iter().filter(|held| *held == "1").count(),
-        1,
-        "{held:?}"
-    );
+on_each! {
+    async fn a_cluster_of_three_nodes_is_found_by_one_of_them(kind) {
+        let nodes = redis::run_cluster(kind).await;
+        shares(&nodes[1].store("topology = \"cluster\"")).await;
+        let held: Vec<_> = nodes
+            .iter()
+            .map(|node| node.ask(&["EXISTS", "vestibule:revocations"]))
+            .collect();
+        assert_eq!(
+            held.iter().filter(|held| *held == "1").count(),
+            1,
+            "{held:?}"
+        );
+    }
 }
 
-#[tokio::test]
-async fn sentinels_lead_to_the_new_master_after_a_failover() {
-    let mut master = redis::run().await;
-    let port = master.port.to_string();
-    let replica_of = format!("127.0.0.1 {port}");
-    let second = redis::run_with(&[
-        "--replicaof",
-        &replica_of,
-        "--repl-diskless-sync-delay",
-        "0",
-    ])
-    .await;
-    eventually("the replica follows", async || {
-        master
-            .ask(&["INFO", "replication"])
-            .contains("state=online")
-    })
-    .await;
-    let sentinel = redis::run_sentinel(&master).await;
-    eventually("the sentinel knows the replica", async || {
-        sentinel
-            .ask(&["SENTINEL", "replicas", "house"])
-            .contains(&second.port.to_string())
-    })
-    .await;
-    let store = sentinel.store("topology = \"sentinel\"\nmaster = \"house\"");
-    let (origin, issuer) = (origin::http().run().await, issuer::run().await);
-    let one = replica(&origin, &issuer, &store).run().await;
-    let other = replica(&origin, &issuer, &store).run().await;
-    shared(&one).await;
-    shared(&other).await;
-    let token = issuer.token().claim("jti", "first").sign();
-    assert_eq!(status(&one, "/logout", &token).await, 200);
-    ended(&other, &token).await;
+on_each! {
+    async fn sentinels_lead_to_the_new_master_after_a_failover(kind) {
+        let mut master = kind.run().await;
+        let port = master.port.to_string();
+        let replica_of = format!("127.0.0.1 {port}");
+        let second = kind.run_with(&[
+            "--replicaof",
+            &replica_of,
+            "--repl-diskless-sync-delay",
+            "0",
+        ])
+        .await;
+        eventually("the replica follows", async || {
+            master
+                .ask(&["INFO", "replication"])
+                .contains("state=online")
+        })
+        .await;
+        let sentinel = redis::run_sentinel(kind, &master).await;
+        eventually("the sentinel knows the replica", async || {
+            sentinel
+                .ask(&["SENTINEL", "replicas", "house"])
+                .contains(&second.port.to_string())
+        })
+        .await;
+        let store = sentinel.store("topology = \"sentinel\"\nmaster = \"house\"");
+        let (origin, issuer) = (origin::http().run().await, issuer::run().await);
+        let one = replica(&origin, &issuer, &store).run().await;
+        let other = replica(&origin, &issuer, &store).run().await;
+        shared(&one).await;
+        shared(&other).await;
+        let token = issuer.token().claim("jti", "first").sign();
+        assert_eq!(status(&one, "/logout", &token).await, 200);
+        ended(&other, &token).await;
 
-    master.kill();
-    one.counted("vestibule_store_up", &[], 0.0).await;
-    eventually("the replica becomes the master", async || {
-        second.ask(&["ROLE"]).starts_with("master")
-    })
-    .await;
-    let begun = Instant::now();
-    shared(&one).await;
-    shared(&other).await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        begun.elapsed()
-    );
-    let token = issuer.token().claim("jti", "second").sign();
-    assert_eq!(status(&one, "/logout", &token).await, 200);
-    ended(&other, &token).await;
+        master.kill();
+        one.counted("vestibule_store_up", &[], 0.0).await;
+        eventually("the replica becomes the master", async || {
+            second.ask(&["ROLE"]).starts_with("master")
+        })
+        .await;
+        let begun = Instant::now();
+        shared(&one).await;
+        shared(&other).await;
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            begun.elapsed()
+        );
+        let token = issuer.token().claim("jti", "second").sign();
+        assert_eq!(status(&one, "/logout", &token).await, 200);
+        ended(&other, &token).await;
+    }
 }
 
 #[tokio::test]

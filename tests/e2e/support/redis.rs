@@ -1,13 +1,16 @@
-//! Real stores: Debian's Redis as one server, behind sentinels, as a cluster; and a wire to it that can be cut.
+//! Real stores: Debian's Redis, and Valkey, as one server, behind sentinels, as a cluster; and a wire to it that can be cut.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::task::JoinHandle;
 
 use super::{eventually, pki};
@@ -18,22 +21,50 @@ pub struct Redis {
     folder: TempDir,
     pub port: u16,
     arguments: Vec<String>,
-    program: &'static str,
+    program: PathBuf,
+}
+
+/// Whose server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Redis,
+    Valkey,
 }
 
 /// The secret that replicas share.
 pub const SECRET: &str = "a secret that all replicas of the tests share";
 
-/// A server that keeps nothing.
+/// A Redis that keeps nothing.
 pub async fn run() -> Redis {
-    run_with(&[]).await
+    Kind::Redis.run().await
 }
 
 /// With further arguments, such as `--maxmemory 1mb`.
 pub async fn run_with(arguments: &[&str]) -> Redis {
-    let redis = start("redis-server", arguments, free_port());
-    redis.serves().await;
-    redis
+    Kind::Redis.run_with(arguments).await
+}
+
+impl Kind {
+    /// A server that keeps nothing.
+    pub async fn run(self) -> Redis {
+        self.run_with(&[]).await
+    }
+
+    /// With further arguments.
+    pub async fn run_with(self, arguments: &[&str]) -> Redis {
+        let redis = start(self, arguments, free_port());
+        redis.serves().await;
+        redis
+    }
+
+    fn program(self) -> PathBuf {
+        match self {
+            Self::Redis => "redis-server".into(),
+            Self::Valkey => {
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/bin/valkey-server")
+            }
+        }
+    }
 }
 
 /// TLS alone, with the leaf of the shared authority.
@@ -46,7 +77,7 @@ pub async fn run_tls(arguments: &[&str]) -> Redis {
     all.extend(["--tls-key-file", &key, "--tls-ca-cert-file", &ca]);
     all.extend(["--tls-auth-clients", "no"]);
     all.extend(arguments);
-    let redis = start("redis-server", &all, port);
+    let redis = start(Kind::Redis, &all, port);
     eventually("the store serves TLS", async || {
         tokio::net::TcpStream::connect(redis.address())
             .await
@@ -57,11 +88,11 @@ pub async fn run_tls(arguments: &[&str]) -> Redis {
 }
 
 /// Three masters that hold all slots between them.
-pub async fn run_cluster() -> Vec<Redis> {
+pub async fn run_cluster(kind: Kind) -> Vec<Redis> {
     let mut nodes = Vec::new();
     for _ in 0..3 {
         let enabled = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
-        nodes.push(run_with(&enabled).await);
+        nodes.push(kind.run_with(&enabled).await);
     }
     let addresses = nodes.iter().map(|node| node.address().to_string());
     let created = Command::new("redis-cli")
@@ -82,7 +113,7 @@ pub async fn run_cluster() -> Vec<Redis> {
 }
 
 /// A sentinel that watches `master` under the name `house`, and decides alone.
-pub async fn run_sentinel(master: &Redis) -> Redis {
+pub async fn run_sentinel(kind: Kind, master: &Redis) -> Redis {
     let port = free_port();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("sentinel.conf");
@@ -93,12 +124,13 @@ pub async fn run_sentinel(master: &Redis) -> Redis {
     writeln!(text, "sentinel failover-timeout house 3000").unwrap();
     drop(text);
     let file = file.to_str().unwrap().to_owned();
-    let sentinel = spawn("redis-sentinel", vec![file], folder, port);
+    let arguments = vec![file, "--sentinel".to_owned()];
+    let sentinel = spawn(kind.program(), arguments, folder, port);
     sentinel.serves().await;
     sentinel
 }
 
-fn start(program: &'static str, arguments: &[&str], port: u16) -> Redis {
+fn start(kind: Kind, arguments: &[&str], port: u16) -> Redis {
     let folder = tempfile::tempdir().unwrap();
     let tls = arguments.contains(&"--tls-port");
     let plain = if tls { 0 } else { port };
@@ -110,11 +142,11 @@ fn start(program: &'static str, arguments: &[&str], port: u16) -> Redis {
             .collect();
     all.extend(["--save".to_owned(), String::new()]);
     all.extend(arguments.iter().map(|&argument| argument.to_owned()));
-    spawn(program, all, folder, port)
+    spawn(kind.program(), all, folder, port)
 }
 
-fn spawn(program: &'static str, arguments: Vec<String>, folder: TempDir, port: u16) -> Redis {
-    let child = launch(program, &arguments);
+fn spawn(program: PathBuf, arguments: Vec<String>, folder: TempDir, port: u16) -> Redis {
+    let child = launch(&program, &arguments);
     Redis {
         child,
         folder,
@@ -124,14 +156,14 @@ fn spawn(program: &'static str, arguments: Vec<String>, folder: TempDir, port: u
     }
 }
 
-fn launch(program: &str, arguments: &[String]) -> Child {
+fn launch(program: &Path, arguments: &[String]) -> Child {
     Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap_or_else(|why| panic!("{program}: {why}; tests/peers/install brings it"))
+        .unwrap_or_else(|why| panic!("{program:?}: {why}; tests/peers/install brings it"))
 }
 
 /// Below the ports that the system gives away, and with room for the port of the cluster's bus, 10,000 above.
@@ -197,8 +229,15 @@ impl Redis {
 
     /// Starts it again, empty, where it was.
     pub async fn restart(&mut self) {
-        self.child = launch(self.program, &self.arguments);
+        self.start_again(&[]);
         self.serves().await;
+    }
+
+    /// Starts it again where it was, with further arguments, and does not wait until it serves.
+    pub fn start_again(&mut self, arguments: &[&str]) {
+        let further = arguments.iter().map(|&argument| argument.to_owned());
+        let all: Vec<String> = self.arguments.iter().cloned().chain(further).collect();
+        self.child = launch(&self.program, &all);
     }
 
     pub fn folder(&self) -> &Path {
@@ -232,6 +271,11 @@ pub struct Wire {
 }
 
 pub async fn wire(to: SocketAddr) -> Wire {
+    slow_wire(to, Duration::ZERO).await
+}
+
+/// What goes over it takes so long.
+pub async fn slow_wire(to: SocketAddr, delay: Duration) -> Wire {
     use std::sync::atomic::{AtomicBool, Ordering};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -244,9 +288,16 @@ pub async fn wire(to: SocketAddr) -> Wire {
                 continue;
             }
             kept.lock().push(tokio::spawn(async move {
-                if let Ok(mut far) = tokio::net::TcpStream::connect(to).await {
+                let Ok(mut far) = tokio::net::TcpStream::connect(to).await else {
+                    return;
+                };
+                if delay.is_zero() {
                     let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    return;
                 }
+                let ((near_in, mut near_out), (mut far_in, far_out)) = (near.split(), far.split());
+                let back = async { drop(tokio::io::copy(&mut far_in, &mut near_out).await) };
+                tokio::join!(trickle(near_in, far_out, delay), back);
             }));
         }
     });
@@ -255,6 +306,31 @@ pub async fn wire(to: SocketAddr) -> Wire {
         threads,
         is_cut,
     }
+}
+
+/// Every piece is as late as the first, whatever else is on its way.
+async fn trickle(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, delay: Duration) {
+    let (sender, mut pieces) = tokio::sync::mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let read = async move {
+        let mut piece = [0; 4_096];
+        while let Ok(count @ 1..) = from.read(&mut piece).await {
+            if sender
+                .send((Instant::now() + delay, piece[..count].to_vec()))
+                .is_err()
+            {
+                break;
+            }
+        }
+    };
+    let write = async {
+        while let Some((due, piece)) = pieces.recv().await {
+            tokio::time::sleep_until(due.into()).await;
+            if to.write_all(&piece).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::join!(read, write);
 }
 
 impl Wire {
