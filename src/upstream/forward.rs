@@ -262,11 +262,13 @@ impl<'a> Journey<'a> {
                 admitted.ask(request.headers_mut());
             }
             endpoint.count_request();
+            let work = Work(Some(permit)); // from here on the endpoint may be at it
             let leaving = std::mem::take(request);
             let sent = match &mut loan {
                 Loan::Exclusive(connection) => connection.send(leaving).await,
                 Loan::Shared(_, connection) => connection.send(leaving).await,
             };
+            let permit = work.ended();
             let mut error = match sent {
                 Ok(response) => {
                     let trip = Trip {
@@ -431,11 +433,28 @@ impl<'a> Journey<'a> {
     }
 }
 
+/// A request that an endpoint is at. Dropped before its end, it is given up.
+struct Work(Option<InFlight>);
+
+impl Work {
+    fn ended(mut self) -> Option<InFlight> {
+        self.0.take()
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.give_up();
+        }
+    }
+}
+
 /// What a request that was answered has in its hands.
 struct Trip<'a> {
     endpoint: &'a Endpoint,
     loan: Loan,
-    permit: InFlight,
+    permit: Option<InFlight>,
     connect: Option<Duration>,
 }
 

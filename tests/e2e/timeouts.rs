@@ -8,7 +8,7 @@ use crate::matrix;
 use crate::support::client::{Told, Via, get, post, refused};
 use crate::support::gateway::{conf, open_to};
 use crate::support::origin::{self, Reply, gate};
-use crate::support::{body, eventually, raw};
+use crate::support::{body, eventually, raw, soon, streams};
 
 matrix! {
     async fn a_backend_that_never_answers_is_504(via, speaks) {
@@ -119,6 +119,52 @@ async fn a_full_backend_is_503() {
     gate.open();
     assert_eq!(held.await.unwrap().text(), "late");
     assert_eq!(gateway.ask(get("/")).await.status, 200);
+}
+
+/// Rapid resets, as a backend sees them: it learns late that nobody waits for its work, so what was given up holds its place
+/// for a while, and asking and leaving in turns gets no more done at once than asking does.
+#[tokio::test]
+async fn work_that_was_given_up_counts_until_it_has_ended() {
+    const MOST: usize = 5;
+    let mut origin = streams::by_hand().await;
+    let gateway = conf("[[route]]\nauth = \"none\"\nupstream = \"api\"")
+        .upstream_at("api", "h2c", origin.address, "max_requests = 5")
+        .run()
+        .await;
+    let client = gateway.connect(Via::H2c).await;
+    let started = Instant::now();
+    let (mut at_work, mut refusals) = (Vec::new(), 0);
+    for _ in 0..50 {
+        let mut other = client.another();
+        let mut asked = tokio::spawn(async move { other.start(get("/")).await });
+        tokio::select! {
+            // The backend does not look whether anybody has left.
+            stream = origin.next() => at_work.push(stream),
+            answer = &mut asked => {
+                assert_eq!(answer.unwrap().unwrap().status(), 503);
+                refusals += 1;
+            }
+        }
+        asked.abort();
+    }
+    let turns = 1 + started.elapsed().as_millis() as usize / 500;
+    let begun = at_work.len();
+    assert!(
+        begun <= MOST * turns && refusals > 0,
+        "{begun} of {MOST} in {turns} turns"
+    );
+    // They have heard of it by now, and others are served.
+    for mut stream in at_work {
+        assert_eq!(stream.reset().await, h2::Reason::CANCEL);
+    }
+    gateway.settled().await;
+    let mut other = client.another();
+    let asked = tokio::spawn(async move { other.start(get("/")).await });
+    let _answer = origin.next().await.answer();
+    assert_eq!(
+        soon("an answer", asked).await.unwrap().unwrap().status(),
+        200
+    );
 }
 
 /// R8, the short form: a backend that is known to be down is not asked by every request.
@@ -295,7 +341,7 @@ async fn every_kind_of_silence_ends() {
             }
         }
     };
-    crate::support::soon("the pinger is hung up on", pings).await;
+    soon("the pinger is hung up on", pings).await;
     gateway
         .counted("vestibule_connections_open", &[], 0.0)
         .await;

@@ -165,8 +165,8 @@ impl Body {
     /// Counts the body as under way until its source has ended, or it is dropped: a reader that takes its time with the
     /// last piece holds nobody else up.
     #[must_use]
-    pub fn counted(mut self, permit: InFlight) -> Self {
-        self.in_flight = Some(permit);
+    pub fn counted(mut self, permit: Option<InFlight>) -> Self {
+        self.in_flight = permit;
         self.settle();
         self
     }
@@ -212,6 +212,15 @@ impl Body {
             Source::Full(_) => false,
             Source::Incoming(incoming) => http_body::Body::is_end_stream(incoming),
             Source::Peeked(ahead) => ahead.is_end_stream(),
+        }
+    }
+
+    /// Nobody reads on, though whoever sends it has not ended.
+    fn give_up(&mut self) {
+        if let Some(permit) = self.in_flight.take()
+            && !self.source_ended()
+        {
+            permit.give_up();
         }
     }
 
@@ -341,6 +350,7 @@ impl Body {
     fn cut_off(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
         let words = self.expiry.as_mut().and_then(|expiry| expiry.end());
         self.filter = None;
+        self.give_up();
         let broken_off = self.fail(BodyError::Expired(h2::Reason::CANCEL.into()));
         self.settle();
         words.map(Ok).or(broken_off)
@@ -389,6 +399,7 @@ impl http_body::Body for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
+        self.give_up();
         if let Some(lease) = self.lease.take() {
             lease.finish(self.source_ended());
         }

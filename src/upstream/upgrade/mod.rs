@@ -54,7 +54,7 @@ pub struct Admitted {
 pub(super) struct Switched {
     pub(super) upstream: OnUpgrade,
     /// Counts the tunnel as under way at the endpoint.
-    pub(super) _permit: InFlight,
+    pub(super) _permit: Option<InFlight>,
 }
 
 impl Asked {
