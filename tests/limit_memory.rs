@@ -30,6 +30,11 @@ fn a_million_keys_fit_in_150_mib_and_a_flood_of_ten_million_stays_within() {
     assert_eq!(wide.keys(), 1_000_000);
     let grown = resident().saturating_sub(before);
     assert!(grown <= 150 * MEBIBYTE, "{} MiB", grown / MEBIBYTE);
+    // From here on each newcomer makes another's times go into the table of the evicted.
+    ask_from(&wide, 1_000_000..1_500_000);
+    assert_eq!(wide.keys(), 1_000_000);
+    let grown = resident().saturating_sub(before);
+    assert!(grown <= 150 * MEBIBYTE, "{} MiB", grown / MEBIBYTE);
     drop(wide);
 
     let before = resident();

@@ -17,6 +17,7 @@ mod peek;
 mod rate;
 mod seats;
 mod shared;
+mod slots;
 mod spread;
 mod store;
 mod timer;
