@@ -20,8 +20,9 @@ use crate::snapshot::{Action, Listener, Policy, Sight, Snapshot};
 use crate::store::Line;
 use crate::transform::{self, deadline, grpc_web};
 use crate::types::body::{Gauge, Peek};
-use crate::types::drain::Drain;
+use crate::types::drain::{Drain, Stage};
 use crate::types::expiry;
+use crate::types::rejection::Hold;
 use crate::types::{
     Body, BodyError, ConnFacts, Dialect, Principal, Protocol, Reason, Rejection, Request, Response,
     Scheme, clock,
@@ -111,8 +112,8 @@ pub fn handle(
         ));
         let brief = !request.body().is_empty() && is_brief(request.headers());
         let deadline = deadline_of(&exchange, request.headers());
-        let answer = {
-            let ends = deadline.as_ref().copied().unwrap_or_default();
+        let ends = deadline.as_ref().copied().unwrap_or_default();
+        let mut answer = {
             let running = run(&gateway, &snapshot, &mut exchange, &mut request, deadline);
             // The caller chose the time, so no endpoint is blamed for being too slow for it.
             expiry::within(ends, pin!(running))
@@ -122,10 +123,35 @@ pub fn handle(
         if brief || (!request.body().is_empty() && request.body().has_arrived()) {
             exchange.discard(std::mem::take(request.body_mut())).await;
         }
+        if let Err(why) = &mut answer
+            && let Some(hold) = why.take_hold()
+        {
+            drop(request);
+            let held = hold_back(&gateway, &mut exchange, hold, ends);
+            why.later(Box::pin(held).await);
+        }
         let mut response = answer.unwrap_or_else(|why| exchange.refuse(why));
         exchange.dress(&mut response);
         exchange.attach(&gateway.shared.drain, response)
     }
+}
+
+/// Waits while a refusal is held back, and says how long that was. The exchange keeps nothing meanwhile that others could
+/// want; a stop is not held up, and no caller is made to wait beyond its own deadline.
+async fn hold_back(
+    gateway: &Gateway,
+    exchange: &mut Exchange,
+    hold: Hold,
+    ends: Option<Instant>,
+) -> Duration {
+    exchange.step_aside();
+    let since = clock::now();
+    if !gateway.shared.short_of_memory.load(Ordering::Relaxed) {
+        let mut ear = gateway.shared.drain.ear();
+        let held = ear.until(Stage::Draining, tokio::time::sleep(hold.time));
+        expiry::within(ends, pin!(held)).await;
+    }
+    clock::now().saturating_duration_since(since)
 }
 
 /// The answer to a head that was refused before it became a request. It is counted and logged as any other.

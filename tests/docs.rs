@@ -512,6 +512,8 @@ fn samples() -> Samples {
             bans: 1,
             evictions: vec![("clear", 1)],
             waiting: 1,
+            held: 1,
+            tarpit: vec![("held", 1)],
             alone: Some(1),
         }],
         certificates: vec![CertificateSample {

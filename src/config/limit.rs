@@ -58,6 +58,11 @@ pub struct Limit {
     /// Longest such wait.
     #[serde(default = "one_second")]
     pub queue_timeout: Span,
+    /// How long the answer to a refused request is held back. Default: it goes out at once.
+    pub tarpit: Option<Span>,
+    /// Most answers held back at once; without a free slot an answer goes out at once.
+    #[serde(default = "sixty_four")]
+    pub tarpit_slots: u32,
     /// Most different values of something under one key: accounts of an address, or addresses of an account.
     pub distinct: Option<Distinct>,
     /// Who is never counted.
@@ -265,6 +270,9 @@ fn five_seconds() -> Span {
 }
 fn once() -> NonZeroU32 {
     NonZeroU32::MIN
+}
+fn sixty_four() -> u32 {
+    64
 }
 fn one_million() -> u32 {
     1_000_000

@@ -196,6 +196,12 @@ impl Exchange {
         self._in_flight = Some(permit);
     }
 
+    /// Lets go of all that others may wait for, though the answer is not out yet.
+    pub fn step_aside(&mut self) {
+        self._in_flight = None;
+        self.charges.release();
+    }
+
     /// Notes the canonical head.
     pub fn head(&mut self, head: &Head) {
         self.head = self.is_logged().then(|| head.clone());
@@ -340,7 +346,9 @@ impl Exchange {
         for budget in self.charges.told() {
             let headers = response.headers_mut();
             headers.append(RATELIMIT_POLICY, budget.policy.clone());
-            headers.append(RATELIMIT, budget.left.clone());
+            if let Some(left) = budget.left() {
+                headers.append(RATELIMIT, left);
+            }
         }
         if let Some(policy) = &self.policy {
             policy.edit(response, self.scheme(), self.dialect);

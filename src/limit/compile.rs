@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 
@@ -15,6 +16,7 @@ use super::seats::Seats;
 use super::shared::{FASTEST, Leases, Shared, Terms};
 use super::spread::Spread;
 use super::store::Store as Keys;
+use super::tarpit::Tarpit;
 use super::timer::{Monotonic, Timer};
 use super::{Buckets, Counts, Exempt, Limit};
 use crate::config::{
@@ -62,6 +64,7 @@ impl<C: Timer> Limit<C> {
         let failures = compile_failures(written, path, problems);
         let seats = compile_seats(written, path, problems);
         let spread = compile_spread(written, &addresses, path, problems);
+        let tarpit = compile_tarpit(written, path, problems);
         let exempt = compile_exempt(&written.allow, &path.key("allow"), problems);
         demand_a_bound(written, path, problems);
         let (max_keys, sharing) = (max_keys?, sharing?);
@@ -93,6 +96,7 @@ impl<C: Timer> Limit<C> {
             failures: failures?,
             spread: spread?,
             seats: seats?,
+            tarpit: tarpit?,
             exempt: exempt?,
             enforced: written.mode == LimitMode::Enforce,
             fields: Fields::new(name, written.rate.as_ref().map_or(&[], |rates| &rates.0)),
@@ -481,6 +485,31 @@ fn compile_seats(
     Some(Some(Seats::new(most, queue, written.queue_timeout.0)))
 }
 
+/// `None` for a mistake, `Some(None)` where answers go out at once.
+fn compile_tarpit(
+    written: &config::Limit,
+    path: &KeyPath,
+    problems: &mut Problems,
+) -> Option<Option<Tarpit>> {
+    let Some(time) = written.tarpit else {
+        return Some(None);
+    };
+    let path = path.key("tarpit");
+    if time.0.is_zero() || time.0 > LONGEST_TARPIT {
+        let seconds = LONGEST_TARPIT.as_secs();
+        problems.push(
+            &path,
+            format!("an answer is held back for up to {seconds} s"),
+        );
+        return None;
+    }
+    if written.rate.is_none() && written.distinct.is_none() {
+        problems.push(&path, "means nothing without a `rate` or `distinct`");
+        return None;
+    }
+    Some(Some(Tarpit::new(time.0, written.tarpit_slots)))
+}
+
 fn compile_exempt(
     written: &config::Exempt,
     path: &KeyPath,
@@ -517,3 +546,5 @@ fn demand_a_bound(written: &config::Limit, path: &KeyPath, problems: &mut Proble
 
 /// Most of a body that is read ahead: it stands in memory meanwhile, before anybody knows who sends it.
 const MOST_PEEK: u64 = 1024 * 1024;
+/// Proxies and load balancers in front give up after a minute.
+const LONGEST_TARPIT: Duration = Duration::from_secs(60);

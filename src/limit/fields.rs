@@ -2,6 +2,7 @@
 //! are written, and what is left. A limit is told by its name and never by its key.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -15,7 +16,7 @@ use crate::types::rejection::Budget;
 pub(super) struct Fields {
     policy: HeaderValue,
     /// The name of each window, as a string of RFC 9651.
-    names: Box<[Box<str>]>,
+    names: Box<[Arc<str>]>,
 }
 
 impl Fields {
@@ -30,7 +31,7 @@ impl Fields {
             1 => format!("\"{name}\"").into(),
             number => format!("\"{name}-{number}\"").into(),
         });
-        let names: Box<[Box<str>]> = names.collect();
+        let names: Box<[Arc<str>]> = names.collect();
         let mut policy = String::new();
         for (name, rate) in names.iter().zip(rates) {
             let comma = if policy.is_empty() { "" } else { ", " };
@@ -53,13 +54,12 @@ impl Fields {
         self.budget(left.window, left.count, Duration::from_nanos(left.full_in))
     }
 
-    /// Times are rounded up: whoever waits that long is let in.
     fn budget(&self, window: usize, count: u32, time: Duration) -> Option<Budget> {
-        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-        let name = self.names.get(window)?;
         Some(Budget {
             policy: self.policy.clone(),
-            left: HeaderValue::try_from(format!("{name};r={count};t={seconds}")).ok()?,
+            window: Arc::clone(self.names.get(window)?),
+            count,
+            time,
         })
     }
 }
@@ -86,13 +86,14 @@ mod tests {
     fn what_is_left_is_told_with_the_time_rounded_up() {
         let fields = Fields::new("a \"b\"", &rates(&["10/m"])).unwrap();
         let refused = fields.refused(Duration::from_millis(41_001)).unwrap();
-        assert_eq!(refused.left, r#""a \"b\"";r=0;t=42"#);
+        assert_eq!(refused.left().unwrap(), r#""a \"b\"";r=0;t=42"#);
         let left = Left {
             window: 0,
             count: 7,
             full_in: 18_000_000_000,
         };
-        assert_eq!(fields.passed(left).unwrap().left, r#""a \"b\"";r=7;t=18"#);
+        let passed = fields.passed(left).unwrap();
+        assert_eq!(passed.left().unwrap(), r#""a \"b\"";r=7;t=18"#);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod shared;
 mod slots;
 mod spread;
 mod store;
+mod tarpit;
 mod timer;
 mod uses;
 
@@ -48,6 +49,8 @@ use seats::{NoSeat, Seats};
 use shared::Shared;
 use spread::Spread;
 use store::Store;
+pub use tarpit::Held;
+use tarpit::Tarpit;
 pub use timer::{Monotonic, Timer};
 pub use uses::{Limits, Use};
 
@@ -64,6 +67,7 @@ pub struct Limit<C: Timer = Monotonic> {
     failures: Option<Failures>,
     spread: Option<Spread>,
     seats: Option<Arc<Seats>>,
+    tarpit: Option<Tarpit>,
     exempt: Exempt,
     enforced: bool,
     fields: Option<Fields>,
@@ -121,6 +125,8 @@ pub struct Tally {
     pub evicted_owing: u64,
     /// Requests that wait for a seat now.
     pub waiting: u64,
+    /// Answers held back.
+    pub held: Held,
     /// Decisions made without the store that replicas share; `None` for a limit that is not shared.
     pub alone: Option<u64>,
 }
@@ -337,8 +343,12 @@ impl<C: Timer> Limit<C> {
         let refusal = Rejection::because(Reason::RateLimited, detail)
             .retry_after(wait)
             .policy(&self.name);
-        match self.fields.as_ref().and_then(|fields| fields.refused(wait)) {
+        let refusal = match self.fields.as_ref().and_then(|fields| fields.refused(wait)) {
             Some(budget) => refusal.budget(budget),
+            None => refusal,
+        };
+        match self.tarpit.as_ref().and_then(Tarpit::hold) {
+            Some(hold) => refusal.hold(hold),
             None => refusal,
         }
     }
@@ -401,6 +411,7 @@ impl<C: Timer> Limit<C> {
             evicted_clear,
             evicted_owing,
             alone: self.shared.as_ref().map(|shared| count(&shared.alone)),
+            held: self.tarpit.as_ref().map(Tarpit::seen).unwrap_or_default(),
             waiting: self.seats.as_ref().map_or(0, |seats| seats.waiting()),
         }
     }

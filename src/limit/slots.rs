@@ -51,9 +51,7 @@ impl Slots {
         let home = self.home(name);
         let behind = self.words.get(home * self.stride..)?;
         for (passed, slot) in behind.chunks(self.stride).enumerate() {
-            let Some(found) = Name::at(slot) else {
-                return None;
-            };
+            let found = Name::at(slot)?;
             if found == name {
                 return Some(home + passed);
             }

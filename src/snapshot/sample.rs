@@ -160,6 +160,8 @@ fn limit_sample(limit: &Limit) -> LimitSample {
             ("owing", tally.evicted_owing),
         ],
         waiting: tally.waiting,
+        held: u64::from(tally.held.now),
+        tarpit: vec![("held", tally.held.total), ("no_slot", tally.held.no_slot)],
         alone: tally.alone,
     }
 }

@@ -44,6 +44,8 @@ mod drills;
 mod limits;
 // Accounts, networks and clients as keys: what is read of a body, and that it passes on untouched.
 mod limit_keys;
+// Refusals that are held back.
+mod tarpit;
 // Logins that live in a cookie.
 mod session;
 // Key sets over time: conditions, restarts, rotations, outages beside each other; tokens in other places.

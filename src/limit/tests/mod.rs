@@ -33,6 +33,8 @@ fn written(count: u32, per: Duration, burst: Option<u32>, key: &[LimitKey]) -> c
         concurrency: None,
         queue: None,
         queue_timeout: Span::seconds(1),
+        tarpit: None,
+        tarpit_slots: 64,
         distinct: None,
         allow: config::Exempt::default(),
         headers: false,

@@ -110,6 +110,10 @@ pub struct LimitSample {
     pub evictions: Vec<(&'static str, u64)>,
     /// Requests that wait for others of their key to end.
     pub waiting: u64,
+    /// Refusals that are held back now.
+    pub held: u64,
+    /// Refusals, by whether there was a slot to hold them back in.
+    pub tarpit: Vec<(&'static str, u64)>,
     /// Decisions made without the store that replicas share; `None` for a limit that is not shared.
     pub alone: Option<u64>,
 }
@@ -365,8 +369,20 @@ impl Samples {
             "vestibule_limit_waiting",
             "Requests that wait until others of their key have ended.",
         );
+        let mut held = Family::gauge(
+            "vestibule_limit_tarpit_held",
+            "Refusals that a limit holds back now.",
+        );
+        let mut tarpit = Family::counter(
+            "vestibule_limit_tarpit_total",
+            "Refusals of a limit with a tarpit, by whether a slot was free to hold them back in.",
+        );
         for sample in &self.limits {
             let limit = ("limit", &*sample.limit);
+            held.count(&[limit], sample.held);
+            for (outcome, count) in &sample.tarpit {
+                tarpit.count(&[limit, ("outcome", outcome)], *count);
+            }
             for (decision, count) in &sample.decisions {
                 decisions.count(&[limit, ("decision", decision)], *count);
             }
@@ -385,7 +401,8 @@ impl Samples {
             }
         }
         vec![
-            decisions, failures, bans, evictions, unreadable, spread, highest, keys, alone, waiting,
+            decisions, failures, bans, evictions, unreadable, spread, highest, keys, alone,
+            waiting, held, tarpit,
         ]
     }
 }

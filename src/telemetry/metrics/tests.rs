@@ -89,6 +89,8 @@ fn samples() -> Samples {
             bans: 2,
             evictions: vec![("clear", 1)],
             waiting: 0,
+            held: 1,
+            tarpit: vec![("held", 6), ("no_slot", 1)],
             alone: Some(5),
         }],
         certificates: vec![CertificateSample {
@@ -371,6 +373,8 @@ mod lint {
         "vestibule_limit_bans_total",
         "vestibule_limit_decisions_total",
         "vestibule_limit_distinct_exceeded_total",
+        "vestibule_limit_tarpit_held",
+        "vestibule_limit_tarpit_total",
         "vestibule_limit_distinct_highest",
         "vestibule_limit_evictions_total",
         "vestibule_limit_failures_total",

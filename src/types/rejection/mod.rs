@@ -15,6 +15,8 @@ use http::header::HeaderValue;
 
 pub use envelope::Envelope;
 
+use super::body::InFlight;
+
 /// A refusal: the reason that the client may know, and the detail that only the log may know.
 #[derive(Debug)]
 pub struct Rejection {
@@ -29,6 +31,16 @@ struct Facts {
     challenge: Option<Challenge>,
     policy: Option<Arc<str>>,
     budget: Option<Budget>,
+    hold: Option<Hold>,
+}
+
+/// How long the answer is held back, and the slot that allows it.
+#[derive(Debug)]
+pub struct Hold {
+    /// How long.
+    pub time: Duration,
+    /// Given back by dropping it.
+    pub slot: InFlight,
 }
 
 /// What a client is told about the limit that it met (`RateLimit-Policy` and `RateLimit`).
@@ -36,8 +48,22 @@ struct Facts {
 pub struct Budget {
     /// What the limit allows.
     pub policy: HeaderValue,
-    /// What is left of it.
-    pub left: HeaderValue,
+    /// The window that is told of, as a string of RFC 9651.
+    pub window: Arc<str>,
+    /// How many more it lets through.
+    pub count: u32,
+    /// How long until it is full; until it lets one through, where it lets none through now.
+    pub time: Duration,
+}
+
+impl Budget {
+    /// What is left. Times are rounded up: whoever waits that long is let in.
+    #[must_use]
+    pub fn left(&self) -> Option<HeaderValue> {
+        let seconds = self.time.as_secs() + u64::from(self.time.subsec_nanos() > 0);
+        let Self { window, count, .. } = self;
+        HeaderValue::try_from(format!("{window};r={count};t={seconds}")).ok()
+    }
 }
 
 /// What goes into `WWW-Authenticate` (RFC 6750 section 3).
@@ -78,6 +104,7 @@ impl Rejection {
                 challenge: None,
                 policy: None,
                 budget: None,
+                hold: None,
             }),
         }
     }
@@ -108,6 +135,27 @@ impl Rejection {
     pub fn budget(mut self, budget: Budget) -> Self {
         self.facts.budget = Some(budget);
         self
+    }
+
+    /// Has the answer held back.
+    #[must_use]
+    pub fn hold(mut self, hold: Hold) -> Self {
+        self.facts.hold = Some(hold);
+        self
+    }
+
+    /// Whether the answer is to be held back, and how long; asked once.
+    pub fn take_hold(&mut self) -> Option<Hold> {
+        self.facts.hold.take()
+    }
+
+    /// Makes what is said of waiting true for an answer that leaves so much later than it was decided on.
+    pub fn later(&mut self, passed: Duration) {
+        let less = |wait: Duration| wait.min(wait.saturating_sub(passed).max(ONE_SECOND));
+        self.facts.retry_after = self.facts.retry_after.map(less);
+        if let Some(budget) = &mut self.facts.budget {
+            budget.time = less(budget.time);
+        }
     }
 
     /// The stable reason.
@@ -344,6 +392,9 @@ impl Reason {
         }
     }
 }
+
+/// Waits are told in whole seconds, and none of them is none at all.
+const ONE_SECOND: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

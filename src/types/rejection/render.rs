@@ -67,7 +67,9 @@ impl Rejection {
         }
         if let Some(budget) = self.told_budget() {
             headers.insert(RATELIMIT_POLICY, budget.policy.clone());
-            headers.insert(RATELIMIT, budget.left.clone());
+            if let Some(left) = budget.left() {
+                headers.insert(RATELIMIT, left);
+            }
         }
         if let Some(challenge) = self.challenge_value() {
             headers.insert(WWW_AUTHENTICATE, challenge);
