@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Uri};
+use prost::Message;
 use vestibule::demo::backend::{self, Backend, Settings};
 use vestibule::demo::client::rpc::{self, Call, Wire};
 use vestibule::demo::client::{self, Client, ClientTls, Target};
@@ -65,6 +66,33 @@ pub(crate) async fn say_hello(
         .unwrap()
 }
 
+pub(crate) async fn count_down(
+    client: &mut Client,
+    via: Via,
+    wire: Wire,
+    from: u32,
+    abort_at: u32,
+) -> Call<CountdownReply> {
+    let message = CountdownRequest {
+        from,
+        pause_ms: 1,
+        abort_at,
+    };
+    ask(client, via, wire, COUNTDOWN, &message).await
+}
+
+async fn ask<M: Message, R: Message + Default>(
+    client: &mut Client,
+    via: Via,
+    wire: Wire,
+    path: &str,
+    message: &M,
+) -> Call<R> {
+    rpc::call(client, wire, &uri(via, path), &HeaderMap::new(), message)
+        .await
+        .unwrap()
+}
+
 #[tokio::test]
 async fn unary_streaming_and_errors_pass() {
     let backend = demo().await;
@@ -94,64 +122,30 @@ async fn unary_streaming_and_errors_pass() {
             (Some(3), "name%20is%20empty")
         );
 
-        let message = CountdownRequest {
-            from: 100,
-            pause_ms: 1,
-            abort_at: 0,
-        };
-        let call: Call<CountdownReply> = rpc::call(
-            &mut client,
-            Wire::Grpc,
-            &uri(via, COUNTDOWN),
-            &HeaderMap::new(),
-            &message,
-        )
-        .await
-        .unwrap();
+        let call = count_down(&mut client, via, Wire::Grpc, 100, 0).await;
         assert_eq!((call.status, call.messages.len()), (Some(0), 101));
 
-        let message = CountdownRequest {
-            from: 5,
-            pause_ms: 1,
-            abort_at: 2,
-        };
-        let call: Call<CountdownReply> = rpc::call(
-            &mut client,
-            Wire::Grpc,
-            &uri(via, COUNTDOWN),
-            &HeaderMap::new(),
-            &message,
-        )
-        .await
-        .unwrap();
+        let call = count_down(&mut client, via, Wire::Grpc, 5, 2).await;
         assert_eq!((call.status, call.messages.len()), (Some(10), 3));
 
         let message = HealthRequest {
             service: String::new(),
         };
-        let call: Call<HealthReply> = rpc::call(
-            &mut client,
-            Wire::Grpc,
-            &uri(via, HEALTH_CHECK),
-            &HeaderMap::new(),
-            &message,
-        )
-        .await
-        .unwrap();
+        let call: Call<HealthReply> =
+            ask(&mut client, via, Wire::Grpc, HEALTH_CHECK, &message).await;
         assert_eq!((call.status, call.messages[0].status), (Some(0), SERVING));
 
         let message = HelloRequest {
             name: "x".to_owned(),
         };
-        let call: Call<HelloReply> = rpc::call(
+        let call: Call<HelloReply> = ask(
             &mut client,
+            via,
             Wire::Grpc,
-            &uri(via, "/demo.v1.Greeter/Nothing"),
-            &HeaderMap::new(),
+            "/demo.v1.Greeter/Nothing",
             &message,
         )
-        .await
-        .unwrap();
+        .await;
         assert_eq!(call.status, Some(12));
     }
     gateway.settled().await;

@@ -2,11 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
-use vestibule::demo::client::rpc::{self, Call, Wire};
-use vestibule::demo::grpc::{COUNTDOWN, CountdownReply, CountdownRequest};
+use vestibule::demo::client::rpc::Wire;
 
-use crate::grpc::{client, demo, in_front_of, say_hello, uri};
+use crate::grpc::{client, count_down, demo, in_front_of, say_hello};
 use crate::matrix;
 use crate::support::body;
 use crate::support::client::{Told, Via, call, post, refused};
@@ -53,36 +51,10 @@ async fn every_call_answers_as_native_grpc_does() {
                 (200, Some(3), 0)
             );
 
-            let message = CountdownRequest {
-                from: 20,
-                pause_ms: 1,
-                abort_at: 0,
-            };
-            let call: Call<CountdownReply> = rpc::call(
-                &mut client,
-                wire,
-                &uri(via, COUNTDOWN),
-                &HeaderMap::new(),
-                &message,
-            )
-            .await
-            .unwrap();
+            let call = count_down(&mut client, via, wire, 20, 0).await;
             assert_eq!((call.status, call.messages.len()), (Some(0), 21));
 
-            let message = CountdownRequest {
-                from: 5,
-                pause_ms: 1,
-                abort_at: 2,
-            };
-            let call: Call<CountdownReply> = rpc::call(
-                &mut client,
-                wire,
-                &uri(via, COUNTDOWN),
-                &HeaderMap::new(),
-                &message,
-            )
-            .await
-            .unwrap();
+            let call = count_down(&mut client, via, wire, 5, 2).await;
             assert_eq!((call.status, call.messages.len()), (Some(10), 3));
         }
     }

@@ -7,7 +7,7 @@ use crate::support::client::{Told, get, refused};
 use crate::support::gateway::{Builder, Gateway, conf};
 use crate::support::issuer::{self, Issuer};
 use crate::support::origin::{self, Origin};
-use crate::support::redis::{self, SECRET, store_at, wire};
+use crate::support::redis::{self, Kind, Redis, SECRET, store_at, wire};
 use crate::support::{binary, eventually};
 
 /// A replica whose logins are the issuer's tokens.
@@ -19,6 +19,49 @@ pub(super) fn replica(origin: &Origin, issuer: &Issuer, store: &str) -> Builder 
     .upstream("api", origin)
     .issuer(issuer)
     .and(store)
+}
+
+/// An issuer, a backend, and the store that replicas share.
+struct Fleet {
+    origin: Origin,
+    issuer: Issuer,
+    store: Redis,
+}
+
+impl Fleet {
+    async fn start() -> Self {
+        Self::on(Kind::Redis).await
+    }
+
+    async fn on(kind: Kind) -> Self {
+        Self {
+            origin: origin::http().run().await,
+            issuer: issuer::run().await,
+            store: kind.run().await,
+        }
+    }
+
+    /// One more replica, which has reached the store.
+    async fn replica(&self) -> Gateway {
+        self.replica_with(&self.store.store("")).await
+    }
+
+    async fn replica_with(&self, store: &str) -> Gateway {
+        let gateway = replica(&self.origin, &self.issuer, store).run().await;
+        shared(&gateway).await;
+        gateway
+    }
+
+    fn alice(&self) -> String {
+        self.issuer.token().claim("sub", "alice").sign()
+    }
+}
+
+/// Waits until as many messages as that came to `outcome`.
+async fn messages(gateway: &Gateway, outcome: &str, count: f64) {
+    let labels = [("outcome", outcome)];
+    let name = "vestibule_store_messages_total";
+    gateway.counted(name, &labels, count).await;
 }
 
 pub(super) async fn shared(gateway: &Gateway) {
@@ -44,18 +87,12 @@ pub(super) async fn ended(gateway: &Gateway, token: &str) -> Duration {
 
 on_each! {
     async fn a_logout_on_one_replica_is_known_on_another_within_a_second(kind) {
-        let (origin, issuer, store) = (
-            origin::http().run().await,
-            issuer::run().await,
-            kind.run().await,
-        );
-        let one = replica(&origin, &issuer, &store.store("")).run().await;
-        let other = replica(&origin, &issuer, &store.store("")).run().await;
-        shared(&one).await;
-        shared(&other).await;
+        let fleet = Fleet::on(kind).await;
+        let one = fleet.replica().await;
+        let other = fleet.replica().await;
         let (token, bystander) = (
-            issuer.token().claim("sub", "alice").sign(),
-            issuer.token().claim("sub", "bob").sign(),
+            fleet.alice(),
+            fleet.issuer.token().claim("sub", "bob").sign(),
         );
         for gateway in [&one, &other] {
             assert_eq!(status(gateway, "/me", &token).await, 200);
@@ -65,52 +102,32 @@ on_each! {
         let took = ended(&other, &token).await;
         assert!(took < Duration::from_secs(1), "{took:?}");
         assert_eq!(status(&other, "/me", &bystander).await, 200);
-        one.counted(
-            "vestibule_store_messages_total",
-            &[("outcome", "sent")],
-            1.0,
-        )
-        .await;
-        other
-            .counted(
-                "vestibule_store_messages_total",
-                &[("outcome", "received")],
-                1.0,
-            )
-            .await;
+        messages(&one, "sent", 1.0).await;
+        messages(&other, "received", 1.0).await;
         let bad = other.metric("vestibule_store_messages_total", &[("outcome", "bad")]);
         assert!(bad.await < 0.5);
         // Who can read the store learns neither the user nor the token.
-        let stream = store.ask(&["XRANGE", "vestibule:revocations", "-", "+"]);
+        let stream = fleet
+            .store
+            .ask(&["XRANGE", "vestibule:revocations", "-", "+"]);
         assert!(stream.contains("main") && !stream.contains("alice") && !stream.contains(&token));
     }
 }
 
 on_each! {
     async fn a_replica_that_was_cut_off_learns_what_it_missed(kind) {
-        let (origin, issuer, store) = (
-            origin::http().run().await,
-            issuer::run().await,
-            kind.run().await,
-        );
-        let wire = wire(store.address()).await;
-        let one = replica(&origin, &issuer, &store.store("")).run().await;
+        let fleet = Fleet::on(kind).await;
+        let wire = wire(fleet.store.address()).await;
+        let one = fleet.replica().await;
         let far = store_at(&format!("\"redis://{}\"", wire.address), "");
-        let other = replica(&origin, &issuer, &far).run().await;
-        shared(&one).await;
-        shared(&other).await;
-        let token = issuer.token().claim("sub", "alice").sign();
+        let other = fleet.replica_with(&far).await;
+        let token = fleet.alice();
         assert_eq!(status(&other, "/me", &token).await, 200);
 
         wire.cut();
         other.counted("vestibule_store_up", &[], 0.0).await;
         assert_eq!(status(&one, "/logout", &token).await, 200);
-        one.counted(
-            "vestibule_store_messages_total",
-            &[("outcome", "sent")],
-            1.0,
-        )
-        .await;
+        messages(&one, "sent", 1.0).await;
         assert_eq!(status(&other, "/me", &token).await, 200, "it cannot know");
 
         wire.mend();
@@ -121,18 +138,12 @@ on_each! {
 
 #[tokio::test]
 async fn a_logout_without_the_store_holds_here_and_is_told_when_the_store_is_back() {
-    let (origin, issuer, store) = (
-        origin::http().run().await,
-        issuer::run().await,
-        redis::run().await,
-    );
-    let wire = wire(store.address()).await;
+    let fleet = Fleet::start().await;
+    let wire = wire(fleet.store.address()).await;
     let far = store_at(&format!("\"redis://{}\"", wire.address), "");
-    let one = replica(&origin, &issuer, &far).run().await;
-    let other = replica(&origin, &issuer, &store.store("")).run().await;
-    shared(&one).await;
-    shared(&other).await;
-    let token = issuer.token().claim("sub", "alice").sign();
+    let one = fleet.replica_with(&far).await;
+    let other = fleet.replica().await;
+    let token = fleet.alice();
     assert_eq!(status(&other, "/me", &token).await, 200);
 
     wire.cut();
@@ -147,37 +158,21 @@ async fn a_logout_without_the_store_holds_here_and_is_told_when_the_store_is_bac
 
 #[tokio::test]
 async fn a_restart_does_not_forget_logouts() {
-    let (origin, issuer, store) = (
-        origin::http().run().await,
-        issuer::run().await,
-        redis::run().await,
-    );
-    let one = replica(&origin, &issuer, &store.store("")).run().await;
-    shared(&one).await;
-    let token = issuer.token().claim("sub", "alice").sign();
+    let fleet = Fleet::start().await;
+    let one = fleet.replica().await;
+    let token = fleet.alice();
     assert_eq!(status(&one, "/logout", &token).await, 200);
-    one.counted(
-        "vestibule_store_messages_total",
-        &[("outcome", "sent")],
-        1.0,
-    )
-    .await;
+    messages(&one, "sent", 1.0).await;
     drop(one);
-    let again = replica(&origin, &issuer, &store.store("")).run().await;
-    again.ready().await;
+    let again = fleet.replica().await;
     ended(&again, &token).await;
 }
 
 #[tokio::test]
 async fn messages_that_no_replica_has_signed_end_nobodys_login() {
-    let (origin, issuer, store) = (
-        origin::http().run().await,
-        issuer::run().await,
-        redis::run().await,
-    );
-    let one = replica(&origin, &issuer, &store.store("")).run().await;
-    shared(&one).await;
-    let token = issuer.token().claim("sub", "alice").sign();
+    let fleet = Fleet::start().await;
+    let one = fleet.replica().await;
+    let token = fleet.alice();
     assert_eq!(status(&one, "/me", &token).await, 200);
     let forgeries = [
         vec!["x", "y"],
@@ -191,21 +186,17 @@ async fn messages_that_no_replica_has_signed_end_nobodys_login() {
     for forgery in &forgeries {
         let mut command = vec!["XADD", "vestibule:revocations", "*"];
         command.extend(forgery);
-        store.ask(&command);
+        fleet.store.ask(&command);
     }
-    let bad = [("outcome", "bad")];
-    one.counted("vestibule_store_messages_total", &bad, 4.0)
-        .await;
+    messages(&one, "bad", 4.0).await;
     assert_eq!(status(&one, "/me", &token).await, 200);
 
     // Nor does one with another secret.
-    let servers = format!("\"redis://{}\"", store.address());
+    let servers = format!("\"redis://{}\"", fleet.store.address());
     let stranger = redis::store_with(&servers, &SECRET.to_uppercase(), "");
-    let stranger = replica(&origin, &issuer, &stranger).run().await;
-    shared(&stranger).await;
+    let stranger = fleet.replica_with(&stranger).await;
     assert_eq!(status(&stranger, "/logout", &token).await, 200);
-    one.counted("vestibule_store_messages_total", &bad, 5.0)
-        .await;
+    messages(&one, "bad", 5.0).await;
     assert_eq!(status(&one, "/me", &token).await, 200);
 }
 
