@@ -1,4 +1,4 @@
-//! Signature vectors in Wycheproof's format: our own always, the public ones wherever they are found.
+//! Signature vectors in Wycheproof's format: our own, and the public ones as `tests/peers/install` fetches them.
 //!
 //! The payloads of the public files are no claims, so that this asks one layer below the claims: the shape of the JWS,
 //! the key set, the signature. Every `invalid` must be refused; a `valid` one that is refused must be listed with its rule.
@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::support::{NOW, at, compile, file, file_issuer, judged};
+use super::support::{NOW, at, compile, file, file_issuer, judged, key_set};
 use crate::authn::Issuer;
 use crate::authn::jwt::shape::Jws;
 
@@ -54,41 +54,51 @@ async fn our_own_vectors_are_judged_right() {
 
 #[tokio::test]
 async fn the_public_vectors_are_judged_right() {
-    let Some(folder) = public_folder() else {
-        // Not a failure: the files are not part of the project. But never in silence.
-        println!(
-            "NOT RUN: no public vectors; set VESTIBULE_WYCHEPROOF to the folder that holds them"
-        );
-        return;
-    };
     for (name, least) in [
         ("json_web_signature_test.json", 350),
         ("json_web_key_test.json", 20),
         ("json_web_crypto_test.json", 70),
     ] {
-        let judged = judge_file(&folder.join(name)).await;
+        let judged = judge_file(&public(name)).await;
         assert!(judged >= least, "{name}: {judged}");
     }
 }
 
-/// Named by the environment, where it must exist; or beside the repository.
-fn public_folder() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("VESTIBULE_WYCHEPROOF") {
-        let named = PathBuf::from(named);
-        assert!(
-            named.is_dir(),
-            "VESTIBULE_WYCHEPROOF is no folder: {}",
-            named.display()
-        );
-        return Some(named);
+/// What they encrypt plays no part: nothing encrypted is a credential here, whatever key is published.
+#[tokio::test]
+async fn nothing_encrypted_is_taken() {
+    let vectors = read(&public("json_web_encryption_test.json"));
+    let issuer = issuer_of(&json!({ "public": { "keys": key_set()["keys"] } })).unwrap();
+    let mut judged_all = 0;
+    for group in vectors["testGroups"].as_array().unwrap() {
+        for test in group["tests"].as_array().unwrap() {
+            judged_all += 1;
+            let refused = is_refused_as_bearer(Some(&issuer), test).await;
+            assert!(refused, "{}", test["tcId"]);
+        }
     }
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/wycheproof");
-    beside.is_dir().then_some(beside)
+    assert!(judged_all >= 60, "{judged_all}");
+}
+
+/// A public file, unchanged. Missing, it fails the test.
+fn public(name: &str) -> PathBuf {
+    let folder = std::env::var_os("VESTIBULE_WYCHEPROOF").map(PathBuf::from);
+    let installed = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/wycheproof");
+    let file = folder.unwrap_or_else(installed).join(name);
+    assert!(
+        file.is_file(),
+        "{} is missing: run tests/peers/install, or set VESTIBULE_WYCHEPROOF to the folder that holds it",
+        file.display()
+    );
+    file
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 async fn judge_file(path: &Path) -> usize {
-    let text = std::fs::read_to_string(path).unwrap();
-    let vectors: Value = serde_json::from_str(&text).unwrap();
+    let vectors = read(path);
     let name = path.file_name().unwrap().to_str().unwrap();
     let mut wrong = Vec::new();
     let mut judged = 0;
