@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 pub enum Ask {
     /// Start a fetch, and wait for it.
     Fetch,
-    /// Wait for the fetch that is under way.
+    /// Wait for the fetch that is about to begin.
     Join,
+    /// Wait for the fetch that is under way, which began before this question: its answer may be older than the key.
+    Await,
     /// The issuer has no such key: it was asked a moment ago.
     Absent,
     /// The issuer was asked a moment ago and did not answer.
@@ -71,8 +73,10 @@ impl Refetch {
         if self.is_absent(kid, now) {
             return Ask::Absent;
         }
-        if self.phase != Phase::Idle {
-            return Ask::Join;
+        match self.phase {
+            Phase::Idle => {}
+            Phase::Wanted => return Ask::Join,
+            Phase::Running => return Ask::Await,
         }
         if self.take(now) {
             self.phase = Phase::Wanted;
@@ -155,7 +159,7 @@ mod tests {
         assert_eq!(refetch.ask(1, now), Ask::Fetch);
         assert_eq!(refetch.ask(2, now), Ask::Join, "wanted");
         refetch.started();
-        assert_eq!(refetch.ask(1, now), Ask::Join, "running");
+        assert_eq!(refetch.ask(1, now), Ask::Await, "running");
     }
 
     #[test]
@@ -232,7 +236,7 @@ mod tests {
         let now = clock::now();
         let mut refetch = Refetch::new(now);
         refetch.started();
-        assert_eq!(refetch.ask(1, now), Ask::Join);
+        assert_eq!(refetch.ask(1, now), Ask::Await);
         refetch.finished(true, false, now);
         assert_eq!(refetch.ask(1, now), Ask::Fetch);
     }

@@ -111,6 +111,12 @@ impl KeySet {
         }
     }
 
+    /// Whether a key goes by this name.
+    #[must_use]
+    pub fn names(&self, kid: &str) -> bool {
+        self.keys.iter().any(|key| key.kid() == Some(kid))
+    }
+
     /// Whether every key of this set is still in `newer`; if not, what was verified with this set must be verified anew.
     #[must_use]
     pub fn is_kept_by(&self, newer: &Self) -> bool {

@@ -20,6 +20,7 @@ use super::refetch::{Ask, Refetch};
 use super::set::KeySet;
 use super::shelf::Kept;
 use crate::config::Algorithm;
+use crate::types::clock;
 
 /// The keys of one issuer over time.
 pub struct Store {
@@ -94,7 +95,7 @@ impl State {
 /// What came of asking for an unknown `kid`.
 #[derive(Debug)]
 pub enum Answer {
-    /// A set that was fetched after the question, or while it was asked.
+    /// A set that was fetched after the question.
     Newer(Arc<Loaded>),
     /// The issuer has no such key.
     Absent,
@@ -102,7 +103,27 @@ pub enum Answer {
     Unavailable,
 }
 
-/// Longest time a request waits for a fetch.
+/// What came of one question.
+enum Next {
+    /// A set whose fetch began after the question.
+    Newer(Arc<Loaded>),
+    /// A set whose fetch had begun before.
+    Begun(Arc<Loaded>),
+    Absent,
+    Unavailable,
+}
+
+impl From<Next> for Answer {
+    fn from(next: Next) -> Self {
+        match next {
+            Next::Newer(loaded) | Next::Begun(loaded) => Self::Newer(loaded),
+            Next::Absent => Self::Absent,
+            Next::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+/// Longest time a request waits for fetches.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Most requests that wait for a fetch of one issuer; further ones are answered at once.
@@ -162,33 +183,49 @@ impl Store {
         guard.as_ref().is_none_or(|loaded| now > loaded.fresh_until)
     }
 
-    /// Asks for a set newer than one that does not hold `kid`. Waits for at most one fetch, and at most [`LONGEST_WAIT`].
+    /// Asks for a set newer than one that does not hold `kid`. Waits for [`LONGEST_WAIT`] at most, and for one fetch;
+    /// for another one where the first had begun before the question and does not bring the key either: what it brings
+    /// may be older than the key.
     pub async fn newer(&self, kid: &str, now: Instant) -> Answer {
+        let until = now + LONGEST_WAIT;
+        match self.next(kid, now, until).await {
+            Next::Begun(loaded) if !loaded.set.names(kid) => {
+                self.next(kid, clock::now(), until).await.into()
+            }
+            next => next.into(),
+        }
+    }
+
+    async fn next(&self, kid: &str, now: Instant, until: Instant) -> Next {
         let kid = self.hasher.hash_one(kid);
         let mut finished;
+        let asked;
         {
             // Subscribed under the lock: a fetch that ends after the question is not missed.
             let mut ledger = self.ledger.lock();
             finished = self.finished.subscribe();
-            match ledger.refetch.ask(kid, now) {
-                Ask::Absent => return Answer::Absent,
-                Ask::Failing => return Answer::Unavailable,
+            asked = ledger.refetch.ask(kid, now);
+            match asked {
+                Ask::Absent => return Next::Absent,
+                Ask::Failing => return Next::Unavailable,
                 Ask::Fetch => self.wake.notify_one(),
-                Ask::Join => {}
+                Ask::Join | Ask::Await => {}
             }
         }
         let Some(_place) = Place::take(&self.waiting) else {
-            return Answer::Unavailable;
+            return Next::Unavailable;
         };
         let before = finished.borrow().count;
         let end = finished.wait_for(|finished| finished.count > before);
-        match tokio::time::timeout(LONGEST_WAIT, end).await {
+        match tokio::time::timeout_at(until.into(), end).await {
             Ok(Ok(end)) if end.good => {}
-            _ => return Answer::Unavailable,
+            _ => return Next::Unavailable,
         }
-        self.current
-            .load_full()
-            .map_or(Answer::Unavailable, Answer::Newer)
+        match self.current.load_full() {
+            Some(loaded) if asked == Ask::Await => Next::Begun(loaded),
+            Some(loaded) => Next::Newer(loaded),
+            None => Next::Unavailable,
+        }
     }
 
     /// The newer set does not hold `kid` either.

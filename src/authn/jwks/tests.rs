@@ -194,6 +194,56 @@ async fn requests_with_an_unknown_kid_wait_for_one_fetch() {
     assert_eq!(store.fetches_ok(), 3);
 }
 
+/// The issuer publishes a key while it answers a fetch with the set of before.
+#[tokio::test]
+async fn a_key_published_during_a_fetch_is_found_by_the_next_one() {
+    let now = clock::now();
+    let store = store(now);
+    store.install(fetched(&[key("old")]), now);
+    let wake = store.wake();
+    store.started();
+    let fetches = async {
+        // The request has asked by now.
+        tokio::task::yield_now().await;
+        store.install(fetched(&[key("old")]), now);
+        wake.notified().await;
+        store.started();
+        store.install(fetched(&[key("old"), key("new")]), now);
+    };
+    let (answer, ()) = tokio::join!(store.newer("new", now), fetches);
+    let Answer::Newer(loaded) = answer else {
+        panic!("{answer:?}")
+    };
+    assert!(loaded.set.find(Some("new"), Algorithm::ES256).is_ok());
+}
+
+/// Whoever invents names during a fetch causes one more, and no third.
+#[tokio::test]
+async fn unknown_kids_during_a_fetch_cause_one_more() {
+    let now = clock::now();
+    let store = store(now);
+    store.install(fetched(&[key("old")]), now);
+    let wake = store.wake();
+    store.started();
+    let fetches = async {
+        tokio::task::yield_now().await;
+        store.install(fetched(&[key("old")]), now);
+        wake.notified().await;
+        store.started();
+        store.install(fetched(&[key("old")]), now);
+    };
+    let (one, two, ()) = tokio::join!(store.newer("a", now), store.newer("b", now), fetches);
+    for answer in [one, two] {
+        // Either way it is 401: which, depends on who comes first.
+        assert!(
+            matches!(answer, Answer::Newer(_) | Answer::Absent),
+            "{answer:?}"
+        );
+    }
+    assert!(matches!(store.newer("c", now).await, Answer::Absent));
+    assert_eq!(store.fetches_ok(), 3);
+}
+
 #[tokio::test]
 async fn a_failed_fetch_makes_an_unknown_kid_unavailable_and_not_unknown() {
     let now = clock::now();
