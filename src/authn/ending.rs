@@ -10,8 +10,10 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, StatusCode};
 
 use super::answers::{Owner, user_fingerprint};
+use super::cache::token_fingerprint;
 use super::extract::{self, Credential};
 use super::issuer::Known;
+use super::jwt::{Shape, claims, shape};
 use super::revoke::{Ended, Revocation};
 use super::session::Shown;
 use super::{Authorities, Bench, Issuer, Other, Places, Session};
@@ -33,7 +35,7 @@ pub struct Ending(Vec<Revocation>);
 
 /// Who vouches for a credential that is about to end.
 #[derive(Clone, Copy)]
-enum Source<'s> {
+pub(super) enum Source<'s> {
     Issuer(&'s Arc<Issuer>),
     Session(&'s Arc<Session>),
 }
@@ -101,17 +103,52 @@ impl Revokes {
 }
 
 impl Bench {
-    async fn known(&self, token: &str, wall: SystemTime) -> Option<(Source<'_>, Known)> {
-        for issuer in self.issuers.as_slice() {
-            if let Some(known) = issuer.known(token, wall).await {
+    /// What a token is known to be, by whoever would judge it (see [`Bench::identify`]): one of them, however many are
+    /// named.
+    pub(super) async fn known(&self, token: &str, wall: SystemTime) -> Option<(Source<'_>, Known)> {
+        if token.len() > self.most_token {
+            return None;
+        }
+        if !shape::has_three_parts(token) {
+            return self.known_other(token, wall).await;
+        }
+        let print = token_fingerprint(token);
+        for issuer in self.issuers.familiar(token) {
+            if let Some(known) = issuer.known_verified(&print) {
                 return Some((Source::Issuer(issuer), known));
             }
         }
+        let chosen = match self.issuers.as_slice() {
+            [] => None,
+            // Whatever it looks like, it is asked about.
+            [only] if only.introspects_all() => Some((only, None)),
+            _ => {
+                let shape = Shape::parse(token).ok()?;
+                let stated = claims::issuer(&shape.claims);
+                let issuer = stated.and_then(|url| self.issuers.named(url));
+                issuer.map(|issuer| (issuer, Some(shape)))
+            }
+        };
+        let (issuer, known) = match chosen {
+            None => return self.known_other(token, wall).await,
+            Some((issuer, Some(shape))) if !issuer.introspects_all() => {
+                (issuer, issuer.known_jwt(print, &shape, wall))
+            }
+            Some((issuer, _)) => (issuer, issuer.known_answer(token, wall).await),
+        };
+        Some((Source::Issuer(issuer), known?))
+    }
+
+    /// The same of a token that is of none of the issuers' keys.
+    async fn known_other(&self, token: &str, wall: SystemTime) -> Option<(Source<'_>, Known)> {
         match self.other.as_ref()? {
-            // One of the issuers above.
-            Other::Issuer(_) => None,
+            Other::Issuer(_) if shape::has_three_parts(token) => None,
+            Other::Issuer(issuer) => {
+                let known = issuer.known_answer(token, wall).await?;
+                Some((Source::Issuer(issuer), known))
+            }
             Other::Session(session) => {
-                let known = session.known(Shown::Bearer(token), wall).await?;
+                let known = Box::pin(session.known(Shown::Bearer(token), wall)).await?;
                 Some((Source::Session(session), known))
             }
         }

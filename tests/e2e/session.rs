@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::matrix;
-use crate::support::client::{Told, Via, get, post, refused};
+use crate::support::client::{Client, Told, Via, get, post, refused};
 use crate::support::eventually;
 use crate::support::gateway::{Builder, Gateway, conf};
 use crate::support::issuer;
@@ -175,6 +175,36 @@ async fn many_at_once_cause_one_probe() {
         assert_eq!(answer.await.unwrap(), 200);
     }
     assert_eq!(backend.probed(), 1);
+}
+
+/// The one who asks for all the others may be the first to leave.
+#[tokio::test]
+async fn a_client_that_goes_away_takes_nobody_elses_answer_with_it() {
+    let gate = gate();
+    let backend = backend(Speaks::Http, Some(gate.clone())).await;
+    let gateway = guarded(&backend.origin, "60s").run().await;
+    let ask = |mut client: Client| {
+        let call = get("/me").header("cookie", "at=good");
+        tokio::spawn(async move { client.send(call).await.status })
+    };
+    let first = ask(gateway.connect(Via::H1).await);
+    backend.origin.reached(1).await;
+    let others = [
+        ask(gateway.connect(Via::H1).await),
+        ask(gateway.connect(Via::H2c).await),
+    ];
+    gateway
+        .counted("vestibule_requests_in_flight", &[], 3.0)
+        .await;
+    first.abort();
+    gateway
+        .counted("vestibule_requests_in_flight", &[], 2.0)
+        .await;
+    gate.open();
+    for answer in others {
+        assert_eq!(answer.await.unwrap(), 200);
+    }
+    assert!(backend.probed() <= 2, "{}", backend.probed());
 }
 
 /// R15, the part without a store: what cannot be asked is 503, never 401, never anonymous, never let in.

@@ -16,10 +16,9 @@ use http::HeaderName;
 
 use super::TokenDemands;
 use super::answers::{NoWord, Owner};
-use super::cache::{Fingerprint, Tokens, Verified, token_fingerprint};
+use super::cache::{Fingerprint, Tokens, Verified};
 use super::introspection::{Introspection, Judge};
 use super::jwks::store::State;
-use super::jwt::shape::has_three_parts;
 use super::jwt::{Mapping, Shape, Terms, Window, claims};
 use super::refused;
 use super::revoke::{Ended, Revocation, Revoked};
@@ -209,16 +208,7 @@ impl Issuer {
             .is_some_and(|introspection| introspection.takes_all)
     }
 
-    /// What a token is known to be without asking anybody, for whoever ends it; `None` for one that is not good anyway.
-    pub(super) async fn known(&self, token: &str, wall: SystemTime) -> Option<Known> {
-        if self.introspects_all() || !has_three_parts(token) {
-            self.known_answer(token, wall).await
-        } else {
-            self.known_jwt(token, wall)
-        }
-    }
-
-    /// The same of a token that the issuer is asked about.
+    /// What a token that the issuer is asked about is known to be without asking, for whoever ends it.
     pub(super) async fn known_answer(&self, token: &str, wall: SystemTime) -> Option<Known> {
         let introspection = self.introspection.as_ref()?;
         let print = introspection.fingerprint(token);
@@ -230,18 +220,25 @@ impl Issuer {
         })
     }
 
-    fn known_jwt(&self, token: &str, wall: SystemTime) -> Option<Known> {
-        let print = token_fingerprint(token);
-        let cached = self.tokens.find(&print, self.generation()?);
-        let (owner, window) = match cached {
-            Some(verified) => (verified.owner, verified.window),
-            None => {
-                let shape = Shape::parse(token).ok()?;
-                let window = self.check_shape(&shape, wall).ok()?;
-                self.check_with_present_keys(&shape.jws, wall).ok()?;
-                (Owner::of(&shape.claims), window)
-            }
-        };
+    /// The same of a JWT that was verified lately.
+    pub(super) fn known_verified(&self, print: &Fingerprint) -> Option<Known> {
+        let verified = self.tokens.find(print, self.generation()?)?;
+        self.known_token(*print, verified.owner, &verified.window)
+    }
+
+    /// The same of any other JWT; `None` for one that is not good anyway, or that only keys could judge which are not here.
+    pub(super) fn known_jwt(
+        &self,
+        print: Fingerprint,
+        shape: &Shape<'_>,
+        wall: SystemTime,
+    ) -> Option<Known> {
+        let window = self.check_shape(shape, wall).ok()?;
+        self.check_with_present_keys(&shape.jws, wall).ok()?;
+        self.known_token(print, Owner::of(&shape.claims), &window)
+    }
+
+    fn known_token(&self, print: Fingerprint, owner: Owner, window: &Window) -> Option<Known> {
         let end = window.expires_at()?;
         Some(Known {
             what: Ended::Token(print),
@@ -304,6 +301,7 @@ impl Issuer {
             method,
             source: Arc::clone(&self.name),
             facts: Arc::clone(facts),
+            beside: None,
         }
     }
 

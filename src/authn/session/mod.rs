@@ -158,8 +158,8 @@ impl Session {
     pub(super) async fn known(&self, shown: Shown<'_>, wall: SystemTime) -> Option<Known> {
         let probe = match (&self.proof, shown) {
             (Proof::Probe(probe), _) => probe,
-            (Proof::Token(issuer, _), Shown::Cookie(value)) => {
-                return issuer.known(value, wall).await;
+            (Proof::Token(_, bench), Shown::Cookie(value)) => {
+                return bench.known(value, wall).await.map(|(_, known)| known);
             }
             (Proof::Introspection(issuer), Shown::Cookie(value)) => {
                 return issuer.known_answer(value, wall).await;
@@ -199,6 +199,7 @@ impl Session {
             method: AuthMethod::Session,
             source: Arc::clone(&self.name),
             facts,
+            beside: None,
         })
     }
 

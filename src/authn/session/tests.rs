@@ -95,6 +95,35 @@ async fn many_requests_at_once_ask_once() {
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
 
+/// Polls once.
+async fn waits(mut future: std::pin::Pin<&mut impl Future>) -> bool {
+    let polled = |cx: &mut std::task::Context<'_>| {
+        std::task::Poll::Ready(future.as_mut().poll(cx).is_pending())
+    };
+    std::future::poll_fn(polled).await
+}
+
+/// The first to ask asks for all; when its client goes away, those who wait must not go away with it.
+#[tokio::test]
+async fn whoever_waits_is_not_let_down_when_the_one_who_asks_goes_away() {
+    let (session, asked) = (session(""), AtomicUsize::new(0));
+    let probe = probe(&session);
+    let print = session.fingerprint(Shown::Cookie("x"));
+    let never = || async {
+        asked.fetch_add(1, Ordering::Relaxed);
+        std::future::pending::<()>().await;
+        probe.read(session.name(), &good())
+    };
+    let mut leader = Box::pin(session.confirm(probe, print, never));
+    let mut waiting = Box::pin(confirm(&session, &asked, good()));
+    assert!(waits(leader.as_mut()).await && waits(waiting.as_mut()).await);
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "asked once");
+    drop(leader);
+    let facts = tokio::time::timeout(Duration::from_secs(5), waiting).await;
+    assert_eq!(facts.unwrap().unwrap().user, "u1");
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "and then by the next");
+}
+
 #[tokio::test]
 async fn the_backends_answers_are_told_apart() {
     let step_up = r#"{"error":{"code":"mfa_required","message":"m","type":"t"}}"#;

@@ -2,6 +2,7 @@
 
 mod cache_keys;
 mod compile;
+mod ending;
 mod forged;
 mod library;
 pub(crate) mod support;
