@@ -27,9 +27,6 @@ pub struct Logout {
     pub(super) audiences: Box<[String]>,
 }
 
-/// The claim that makes a token one of logout.
-const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
-
 /// Longest `sub`, `sid` and `jti`.
 const MOST_NAME: usize = 1_024;
 
@@ -160,7 +157,7 @@ impl<'c> Whom<'c> {
         let event = claims
             .get("events")
             .and_then(Value::as_object)
-            .and_then(|events| events.get(EVENT));
+            .and_then(|events| events.get(claims::LOGOUT_EVENT));
         if !event.is_some_and(Value::is_object) {
             return Err(refused("`events` does not name the logout"));
         }

@@ -90,6 +90,9 @@ const MOST_TAKEN: u64 = 8_192;
 /// How many are remembered; the one asked for least lately is forgotten first.
 const MOST: u64 = 65_536;
 
+/// How far the clock may be set back without a token coming to life again that was revoked before.
+const SET_BACK: Duration = Duration::from_secs(2 * 3_600);
+
 /// Longer than this nothing is remembered; no access token lives so long.
 const LONGEST: Duration = Duration::from_secs(400 * 86_400);
 
@@ -128,7 +131,7 @@ impl Revoked {
         };
         let new = Cut {
             before,
-            lasts: lasts.min(LONGEST),
+            lasts: lasts.min(LONGEST) + SET_BACK,
         };
         self.any.store(true, Ordering::Release);
         self.count.fetch_add(1, Ordering::Relaxed);
@@ -222,5 +225,36 @@ impl fmt::Debug for Revoked {
         f.debug_struct("Revoked")
             .field("kept", &self.kept())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revocation(until: SystemTime) -> Revocation {
+        Revocation {
+            source: "main".into(),
+            what: Ended::Token([1; 32]),
+            until,
+        }
+    }
+
+    fn kept_for(revoked: &Revoked) -> Option<Duration> {
+        let cut = revoked.cuts.get(&Key::Token([1; 32]));
+        cut.map(|cut| cut.lasts)
+    }
+
+    /// A token that lives for ten minutes lives for two hours and ten when the clock is set back by two.
+    #[test]
+    fn a_revocation_outlives_its_token_by_as_much_as_clocks_are_set_back() {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let revoked = Revoked::new();
+        revoked.remember(&revocation(wall + Duration::from_secs(600)), wall);
+        let lasts = kept_for(&revoked).unwrap();
+        assert_eq!(lasts, Duration::from_secs(600 + 7_200));
+        let over = Revoked::new();
+        over.remember(&revocation(wall - Duration::from_secs(1)), wall);
+        assert_eq!((kept_for(&over), over.count()), (None, 0));
     }
 }

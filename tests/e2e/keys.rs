@@ -14,6 +14,7 @@ use crate::support::gateway::{Builder, Gateway, conf};
 use crate::support::issuer::{self, Fault, Issuer};
 use crate::support::origin::{self, Origin, Reply, Seen, Speaks};
 use crate::support::pki;
+use crate::support::raw;
 use crate::support::token::{Key, Token};
 
 const ROUTES: &str = r#"
@@ -336,6 +337,124 @@ async fn beside_one_that(fails: Fault) {
         good.fetches() >= fetches + 2
     })
     .await;
+}
+
+/// A discovery document counts that is the issuer's own, and keys come over https or from its own origin.
+#[tokio::test]
+async fn discovery_that_leads_elsewhere_leads_nowhere() {
+    type Says = fn(&str, &str) -> Reply;
+    let good: Says =
+        |own, _| Reply::json(&json!({ "issuer": own, "jwks_uri": format!("{own}/keys") }));
+    let cases: [(&str, Says, bool); 10] = [
+        (
+            "of another issuer",
+            |own, _| {
+                Reply::json(
+                    &json!({ "issuer": "https://evil.example", "jwks_uri": format!("{own}/keys") }),
+                )
+            },
+            false,
+        ),
+        (
+            "with a slash",
+            |own, _| {
+                Reply::json(
+                    &json!({ "issuer": format!("{own}/"), "jwks_uri": format!("{own}/keys") }),
+                )
+            },
+            false,
+        ),
+        (
+            "a list",
+            |own, _| Reply::json(&json!({ "issuer": [own], "jwks_uri": format!("{own}/keys") })),
+            false,
+        ),
+        (
+            "of nobody",
+            |own, _| Reply::json(&json!({ "jwks_uri": format!("{own}/keys") })),
+            false,
+        ),
+        (
+            "twice",
+            |own, elsewhere| {
+                Reply::text(format!(
+                    r#"{{"issuer":"{own}","jwks_uri":"{elsewhere}","jwks_uri":"{own}/keys"}}"#
+                ))
+            },
+            false,
+        ),
+        (
+            "keys elsewhere, in the clear",
+            |own, elsewhere| Reply::json(&json!({ "issuer": own, "jwks_uri": elsewhere })),
+            false,
+        ),
+        (
+            "no keys",
+            |own, _| Reply::json(&json!({ "issuer": own })),
+            false,
+        ),
+        (
+            "large",
+            |own, _| {
+                let padding = " ".repeat(70 << 10);
+                Reply::text(format!(
+                    r#"{{"issuer":"{own}","jwks_uri":"{own}/keys"{padding}}}"#
+                ))
+            },
+            false,
+        ),
+        (
+            "redirected",
+            |_, elsewhere| Reply::empty(302).header("location", elsewhere),
+            false,
+        ),
+        ("with keys that are redirected", good, true),
+    ];
+    let canary = raw::silent_counting().await;
+    let elsewhere = format!("http://{}/keys", canary.address);
+    let key = Key::generate(Algorithm::ES256, "k");
+    let keys = Reply::json(&json!({ "keys": [key.jwk()] }));
+    let ask_under = async |says: Says, keys: Reply, failing: bool| {
+        let place = elsewhere.clone();
+        let provider = origin::http()
+            .on("/.well-known/openid-configuration", move |seen| {
+                says(&format!("http://{}", seen.authority), &place)
+            })
+            .path("/keys", keys)
+            .run()
+            .await;
+        let url = format!("http://{}", provider.address);
+        let api = origin::http().run().await;
+        let gateway = conf(ROUTES)
+            .and(&format!(
+                "[issuer.main]\nurl = \"{url}\"\naudiences = [\"api\"]"
+            ))
+            .upstream("api", &api)
+            .run()
+            .await;
+        let result = if failing { "failed" } else { "ok" };
+        let labels = [("issuer", "main"), ("result", result)];
+        eventually("the issuer was asked", async || {
+            gateway
+                .metric("vestibule_jwks_fetches_total", &labels)
+                .await
+                >= 1.0
+        })
+        .await;
+        assert_eq!(gateway.is_ready().await, !failing);
+        ask(&gateway, "/api", &Token::new(&key, &url).sign()).await
+    };
+    for (name, says, moves_keys) in cases {
+        let keys = if moves_keys {
+            Reply::empty(307).header("location", &elsewhere)
+        } else {
+            keys.clone()
+        };
+        let verdict = ask_under(says, keys, true).await;
+        assert_eq!(verdict, refused(503, "keys_unavailable"), "{name}");
+    }
+    assert_eq!(canary.connections(), 0);
+    assert_eq!(ask_under(good, keys.clone(), false).await.0, 200);
 }
 
 struct Folder(tempfile::TempDir);

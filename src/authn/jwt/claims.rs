@@ -155,9 +155,16 @@ impl Terms {
     /// Checks what the claims say of everything but issuer and time.
     ///
     /// # Errors
-    /// [`Reason::TokenAudience`] or [`Reason::TokenClaims`].
+    /// [`Reason::TokenAudience`], [`Reason::TokenType`] or [`Reason::TokenClaims`].
     pub fn check(&self, claims: &Map<String, Value>) -> Result<(), Rejection> {
         self.check_audience(claims.get("aud"))?;
+        // Not every issuer says so in `typ`.
+        if names_logout(claims) {
+            return Err(refused(
+                Reason::TokenType,
+                "a logout token is no credential",
+            ));
+        }
         match claims.get("sub") {
             Some(Value::String(sub)) if !sub.is_empty() => {}
             _ => {
@@ -214,6 +221,16 @@ impl Terms {
     fn check_audience(&self, aud: Option<&Value>) -> Result<(), Rejection> {
         check_audience(&self.audiences, aud)
     }
+}
+
+/// The event that makes a token one of logout (OpenID Connect Back-Channel Logout 1.0).
+pub const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+
+/// Whether the token tells of a logout.
+#[must_use]
+pub fn names_logout(claims: &Map<String, Value>) -> bool {
+    let events = claims.get("events").and_then(Value::as_object);
+    events.is_some_and(|events| events.contains_key(LOGOUT_EVENT))
 }
 
 /// Checks that `aud` names one of `accepted`; or nobody, where nobody is accepted.
