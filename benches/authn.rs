@@ -122,6 +122,7 @@ fn rules(criterion: &mut Criterion) {
             claims: claims.as_object().unwrap().clone(),
             ..PrincipalFacts::default()
         }),
+        beside: None,
     };
     let headers = HeaderMap::new();
     let asked = Asked {

@@ -63,11 +63,15 @@ impl Gateway {
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Self {
         let store = shared.snapshot.load().store.clone();
+        let pools = Pools::new();
         Self {
-            desk: Arc::new(Desk::clone(&shared.desk)),
+            desk: Arc::new(Desk {
+                pools: pools.clone(),
+                ..Desk::clone(&shared.desk)
+            }),
             line: store.map(|store| Line::new(&store)),
             shared,
-            pools: Pools::new(),
+            pools,
             ids: RequestIds::of_worker(),
         }
     }
@@ -235,7 +239,7 @@ async fn run(
     }
     let since = exchange.ended_credentials();
     let principal = identify(gateway, policy, exchange, request).await?;
-    exchange.principal(policy, &principal, since);
+    exchange.principal(policy, &principal, request.headers(), since);
     let (method, headers) = (request.method(), request.headers());
     policy.check_csrf(&principal, &client, &head, method, headers)?;
     let (inputs, charges) = (seen.keys(request, &peeked), exchange.charges());

@@ -21,20 +21,27 @@ impl Demand {
         wall: SystemTime,
     ) -> Result<Principal, Rejection> {
         let credentials = extract::find_all(headers, self.places.wanted())?.ok_or_else(missing)?;
-        let mut caller: Option<Principal> = None;
+        let mut found: Vec<Principal> = Vec::with_capacity(credentials.len());
         for credential in credentials {
             let principal = self.identify(credential, pools, wall).await?;
-            caller = Some(match caller {
-                Some(known) if known.facts.user != principal.facts.user => {
-                    return Err(Rejection::because(
-                        Reason::CredentialAmbiguous,
-                        "the credentials are of different users",
-                    ));
-                }
-                Some(known) if principal.source != *first => known,
-                _ => principal,
-            });
+            let known = found.first().map(|known| &known.facts.user);
+            // Two that do not say whose they are may be of two users.
+            if known.is_some_and(|known| known.is_empty() || *known != principal.facts.user) {
+                return Err(Rejection::because(
+                    Reason::CredentialAmbiguous,
+                    "the credentials are of different users, or of nobody in particular",
+                ));
+            }
+            found.push(principal);
         }
-        caller.ok_or_else(missing)
+        let is_first = |one: &Principal| one.source == *first;
+        let position = found.iter().position(is_first).unwrap_or_default();
+        if position >= found.len() {
+            return Err(missing());
+        }
+        let mut caller = found.swap_remove(position);
+        let beside: Vec<_> = found.into_iter().map(|one| one.facts).collect();
+        caller.beside = (!beside.is_empty()).then(|| Arc::new(beside));
+        Ok(caller)
     }
 }

@@ -322,6 +322,7 @@ impl Issuer {
             method: AuthMethod::Jwt,
             source: Arc::clone(self.name()),
             facts: Arc::new(facts),
+            beside: None,
         };
         report.note("caller", Ok(caller), told)
     }

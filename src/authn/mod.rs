@@ -2,8 +2,8 @@
 //!
 //! What the caller may do is decided in `authz`. The parts: `extract` finds the credential, `jwt` judges tokens, `jwks`
 //! keeps the keys, `introspection` and `session` ask issuers and backends, `cache` and `answers` remember, `revoke` and
-//! `ending` make them forget, `vigil` ends streams with their credentials, `logout` takes an issuer's word that somebody has logged out; `extract`, `jwt` and the
-//! decisions of `jwks` are pure.
+//! `ending` make them forget, `vigil` ends streams with their credentials, `again` asks about those meanwhile, `logout`
+//! takes an issuer's word that somebody has logged out; `extract`, `jwt` and the decisions of `jwks` are pure.
 //!
 //! The law of the room: a bad credential is 401, more than one is 400, and an issuer or backend that cannot be asked is
 //! 503; nothing that fails ever lets a caller in.
@@ -19,6 +19,7 @@ pub mod revoke;
 pub mod session;
 pub mod vigil;
 
+mod again;
 mod all;
 mod answers;
 mod choice;
@@ -45,6 +46,7 @@ use choice::Choice;
 use extract::{Credential, Wanted};
 use jwt::{Shape, claims, shape};
 
+pub use again::Keepsake;
 pub use ending::{Ending, Revokes};
 pub use explain::Check;
 pub use issuer::Issuer;

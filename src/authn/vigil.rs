@@ -1,10 +1,11 @@
 //! Keeps watch over credentials while streams that they opened go on: such a stream ends with the credential, at its
-//! `exp` or when it is revoked.
+//! `exp` or when it is revoked; with the first of them, where a request showed several.
 //!
 //! Only what lasts is registered here: a short request costs one look at a number. What was revoked between that look
 //! and the registration is not missed, because the last revocations are remembered in their order.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +19,7 @@ use tokio::time::Sleep;
 use super::cache::Fingerprint;
 use super::revoke::{Ended, Revocation, unix};
 use crate::types::principal::Mark;
-use crate::types::{PrincipalFacts, clock};
+use crate::types::{Principal, PrincipalFacts, clock};
 
 /// Everybody who waits for a credential to end. One for the process: it outlives every reload.
 #[derive(Debug, Default)]
@@ -36,17 +37,22 @@ struct Kept {
 }
 
 /// One stream that is watched over.
-#[derive(Debug)]
 pub struct Vigil {
     vigils: Arc<Vigils>,
     watcher: Arc<Watcher>,
     ends: Option<SystemTime>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Ready when nobody vouches for the caller any more. The lock is never taken: it makes an exchange that holds a vigil
+    /// fit to be shared.
+    forsaken: Option<Mutex<Forsaken>>,
 }
+
+/// See [`Vigil::asking`].
+pub type Forsaken = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 #[derive(Debug)]
 struct Watcher {
-    facts: Arc<PrincipalFacts>,
+    caller: Principal,
     revoked: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
@@ -73,31 +79,35 @@ impl Vigils {
         self.told.load(Ordering::Acquire)
     }
 
-    /// Watches over the credential of `facts`, which was judged when `since` revocations had been told of. `None` for
-    /// one that nothing is known of.
+    /// Watches over the credentials of `caller`, which were judged when `since` revocations had been told of. `None` for
+    /// a caller of whose credentials nothing is known.
     #[must_use]
-    pub fn keep(self: &Arc<Self>, facts: &Arc<PrincipalFacts>, since: u64) -> Option<Vigil> {
-        let mark = facts.mark.as_ref()?;
+    pub fn keep(self: &Arc<Self>, caller: &Principal, since: u64) -> Option<Vigil> {
+        marks(caller).next()?;
         let watcher = Arc::new(Watcher {
-            facts: Arc::clone(facts),
+            caller: caller.clone(),
             revoked: AtomicBool::new(false),
             waker: Mutex::default(),
         });
         let mut kept = self.kept.lock();
-        if kept.missed(mark, self.told() - since) {
+        let count = self.told() - since;
+        if marks(caller).any(|mark| kept.missed(mark, count)) {
             watcher.revoked.store(true, Ordering::Release);
         } else {
-            for name in names(mark) {
+            for name in names(caller) {
                 let watchers = kept.watchers.entry(name).or_default();
                 watchers.push(Arc::clone(&watcher));
             }
         }
         drop(kept);
+        let wall = clock::wall();
+        let ends = caller.all_facts().filter_map(|facts| ends_at(facts, wall));
         Some(Vigil {
             vigils: Arc::clone(self),
             watcher,
-            ends: ends_at(facts, mark, clock::wall()),
+            ends: ends.min(),
             timer: None,
+            forsaken: None,
         })
     }
 
@@ -146,9 +156,23 @@ impl Kept {
 }
 
 impl Vigil {
+    /// Ends as well when `forsaken` is ready: for credentials that may end without a word. It is not polled afterwards.
+    #[must_use]
+    pub fn asking(mut self, forsaken: Forsaken) -> Self {
+        self.forsaken = Some(Mutex::new(forsaken));
+        self
+    }
+
     /// Ready when the credential has ended.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Lapse> {
         if self.watcher.is_revoked(cx) {
+            return Poll::Ready(Lapse::Revoked);
+        }
+        if let Some(forsaken) = &mut self.forsaken
+            && forsaken.get_mut().as_mut().poll(cx).is_ready()
+        {
+            self.forsaken = None;
+            self.watcher.revoked.store(true, Ordering::Release);
             return Poll::Ready(Lapse::Revoked);
         }
         let Some(ends) = self.ends else {
@@ -175,11 +199,8 @@ impl Vigil {
 
 impl Drop for Vigil {
     fn drop(&mut self) {
-        let Some(mark) = &self.watcher.facts.mark else {
-            return;
-        };
         let mut kept = self.vigils.kept.lock();
-        for name in names(mark) {
+        for name in names(&self.watcher.caller) {
             if let Some(watchers) = kept.watchers.get_mut(&name) {
                 watchers.retain(|one| !Arc::ptr_eq(one, &self.watcher));
                 if watchers.is_empty() {
@@ -192,8 +213,7 @@ impl Drop for Vigil {
 
 impl Watcher {
     fn is_ended_by(&self, revocation: &Revocation) -> bool {
-        let mark = self.facts.mark.as_ref();
-        mark.is_some_and(|mark| ends(revocation, mark))
+        marks(&self.caller).any(|mark| ends(revocation, mark))
     }
 
     fn revoke(&self) {
@@ -230,6 +250,15 @@ impl Lapse {
     }
 }
 
+impl fmt::Debug for Vigil {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vigil")
+            .field("watcher", &self.watcher)
+            .field("ends", &self.ends)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Whether `revocation` is about the credential.
 fn ends(revocation: &Revocation, mark: &Mark) -> bool {
     if revocation.source != mark.keeper {
@@ -247,18 +276,22 @@ fn ends(revocation: &Revocation, mark: &Mark) -> bool {
 }
 
 /// `exp`. A stream that was opened in the time that is forgiven beyond it has until the end of that.
-fn ends_at(facts: &PrincipalFacts, mark: &Mark, wall: SystemTime) -> Option<SystemTime> {
-    let exp = facts.expires_at?;
+fn ends_at(facts: &PrincipalFacts, wall: SystemTime) -> Option<SystemTime> {
+    let (exp, mark) = (facts.expires_at?, facts.mark.as_ref()?);
     if wall < exp {
         return Some(exp);
     }
     exp.checked_add(mark.leeway)
 }
 
-fn names(mark: &Mark) -> impl Iterator<Item = Fingerprint> {
-    [Some(mark.credential), mark.user, mark.login]
-        .into_iter()
-        .flatten()
+fn marks(caller: &Principal) -> impl Iterator<Item = &Mark> {
+    caller.all_facts().filter_map(|facts| facts.mark.as_ref())
+}
+
+/// Each once: several credentials may be of one user.
+fn names(caller: &Principal) -> BTreeSet<Fingerprint> {
+    let each = marks(caller).flat_map(|mark| [Some(mark.credential), mark.user, mark.login]);
+    each.flatten().collect()
 }
 
 #[cfg(test)]
@@ -273,19 +306,34 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    fn facts(login: Option<Fingerprint>, expires_at: Option<SystemTime>) -> Arc<PrincipalFacts> {
+    fn mark(keeper: &str, credential: Fingerprint, login: Option<Fingerprint>) -> Mark {
+        Mark {
+            keeper: keeper.into(),
+            credential,
+            user: Some(USER),
+            login,
+            issued: 100.0,
+            leeway: Duration::from_secs(30),
+        }
+    }
+
+    fn facts(mark: Mark, expires_at: Option<SystemTime>) -> Arc<PrincipalFacts> {
         Arc::new(PrincipalFacts {
             expires_at,
-            mark: Some(Mark {
-                keeper: "main".into(),
-                credential: TOKEN,
-                user: Some(USER),
-                login,
-                issued: 100.0,
-                leeway: Duration::from_secs(30),
-            }),
+            mark: Some(mark),
             ..PrincipalFacts::default()
         })
+    }
+
+    fn known(facts: Arc<PrincipalFacts>) -> Principal {
+        Principal {
+            facts,
+            ..Principal::anonymous()
+        }
+    }
+
+    fn caller(login: Option<Fingerprint>, expires_at: Option<SystemTime>) -> Principal {
+        known(facts(mark("main", TOKEN, login), expires_at))
     }
 
     fn revocation(source: &str, what: Ended) -> Revocation {
@@ -329,15 +377,15 @@ mod tests {
             };
             let vigils = Arc::new(Vigils::default());
             let since = vigils.told();
-            let mut earlier = vigils.keep(&facts(login, None), since).unwrap();
+            let mut earlier = vigils.keep(&caller(login, None), since).unwrap();
             assert_eq!(poll(&mut earlier), Poll::Pending);
             vigils.tell(&revocation(source, what));
             assert_eq!(poll(&mut earlier), expected, "{what:?}");
             // Revoked between the judgement and the registration.
-            let mut later = vigils.keep(&facts(login, None), since).unwrap();
+            let mut later = vigils.keep(&caller(login, None), since).unwrap();
             assert_eq!(poll(&mut later), expected, "{what:?}");
             // Judged afterwards: what was revoked then is no longer of interest.
-            let mut after = vigils.keep(&facts(login, None), vigils.told()).unwrap();
+            let mut after = vigils.keep(&caller(login, None), vigils.told()).unwrap();
             assert_eq!(poll(&mut after), Poll::Pending);
             drop((earlier, later, after));
             assert_eq!(vigils.count(), 0);
@@ -350,31 +398,79 @@ mod tests {
         for _ in 0..=MOST_RECENT {
             vigils.tell(&revocation("main", Ended::Token([9; 32])));
         }
-        let mut vigil = vigils.keep(&facts(None, None), 0).unwrap();
+        let mut vigil = vigils.keep(&caller(None, None), 0).unwrap();
         assert_eq!(poll(&mut vigil), Poll::Ready(Lapse::Revoked));
-        let mut vigil = vigils.keep(&facts(None, None), 1).unwrap();
+        let mut vigil = vigils.keep(&caller(None, None), 1).unwrap();
         assert_eq!(poll(&mut vigil), Poll::Pending);
     }
 
     #[test]
     fn a_credential_ends_at_exp_or_with_what_is_forgiven_beyond_it() {
-        let facts = facts(None, Some(moment(200)));
-        let mark = facts.mark.as_ref().unwrap();
-        assert_eq!(ends_at(&facts, mark, moment(199)), Some(moment(200)));
-        assert_eq!(ends_at(&facts, mark, moment(201)), Some(moment(230)));
+        let facts = caller(None, Some(moment(200))).facts;
+        assert_eq!(ends_at(&facts, moment(199)), Some(moment(200)));
+        assert_eq!(ends_at(&facts, moment(201)), Some(moment(230)));
     }
 
     #[tokio::test]
     async fn the_end_wakes_who_waits_for_it() {
         let vigils = Arc::new(Vigils::default());
-        let mut vigil = vigils.keep(&facts(None, None), 0).unwrap();
+        let mut vigil = vigils.keep(&caller(None, None), 0).unwrap();
         let (lapse, ()) = tokio::join!(std::future::poll_fn(|cx| vigil.poll(cx)), async {
             vigils.tell(&revocation("main", Ended::Token(TOKEN)));
         });
         assert_eq!(lapse, Lapse::Revoked);
         let soon = clock::wall() + Duration::from_millis(20);
-        let mut vigil = vigils.keep(&facts(None, Some(soon)), 1).unwrap();
+        let mut vigil = vigils.keep(&caller(None, Some(soon)), 1).unwrap();
         let lapse = std::future::poll_fn(|cx| vigil.poll(cx)).await;
         assert_eq!((lapse, clock::wall() >= soon), (Lapse::Expired, true));
+    }
+
+    /// A caller who had to show two credentials is known by both.
+    #[tokio::test]
+    async fn of_several_credentials_the_first_that_ends_ends_the_stream() {
+        let both = |first_ends, other_ends| Principal {
+            beside: Some(Arc::new(vec![facts(
+                mark("web", [4; 32], None),
+                other_ends,
+            )])),
+            ..caller(None, first_ends)
+        };
+        let vigils = Arc::new(Vigils::default());
+        for (source, what) in [
+            ("main", Ended::Token(TOKEN)),
+            ("web", Ended::Answer([4; 32])),
+            ("web", Ended::User(USER, moment(101))),
+        ] {
+            let since = vigils.told();
+            let mut earlier = vigils.keep(&both(None, None), since).unwrap();
+            assert_eq!(poll(&mut earlier), Poll::Pending);
+            vigils.tell(&revocation(source, what));
+            assert_eq!(poll(&mut earlier), Poll::Ready(Lapse::Revoked), "{what:?}");
+            let mut later = vigils.keep(&both(None, None), since).unwrap();
+            assert_eq!(poll(&mut later), Poll::Ready(Lapse::Revoked), "{what:?}");
+        }
+        assert_eq!(vigils.count(), 0);
+        let (soon, late) = (
+            clock::wall() + Duration::from_millis(20),
+            clock::wall() + Duration::from_secs(3_600),
+        );
+        for caller in [both(Some(late), Some(soon)), both(Some(soon), Some(late))] {
+            let mut vigil = vigils.keep(&caller, vigils.told()).unwrap();
+            let lapse = std::future::poll_fn(|cx| vigil.poll(cx)).await;
+            assert_eq!((lapse, clock::wall() >= soon), (Lapse::Expired, true));
+        }
+    }
+
+    #[test]
+    fn a_caller_for_whom_nobody_vouches_any_more_is_revoked_for_good() {
+        let vigils = Arc::new(Vigils::default());
+        let vigil = vigils.keep(&caller(None, None), 0).unwrap();
+        let mut vigil = vigil.asking(Box::pin(std::future::ready(())));
+        for _ in 0..2 {
+            assert_eq!(poll(&mut vigil), Poll::Ready(Lapse::Revoked));
+        }
+        let vigil = vigils.keep(&caller(None, None), 0).unwrap();
+        let mut vigil = vigil.asking(Box::pin(std::future::pending()));
+        assert_eq!(poll(&mut vigil), Poll::Pending);
     }
 }

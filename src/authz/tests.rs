@@ -34,6 +34,7 @@ fn caller(facts: PrincipalFacts) -> Principal {
         method: AuthMethod::Jwt,
         source: "main".into(),
         facts: Arc::new(facts),
+        beside: None,
     }
 }
 

@@ -109,6 +109,10 @@ pub struct Route {
     /// Whether streams and tunnels end with the credential that opened them.
     #[serde(default)]
     pub stream_auth: StreamAuth,
+    /// How often the backend or issuer that vouches for a session or an opaque token is asked again while a stream of it
+    /// lasts.
+    #[serde(default = "thirty_seconds")]
+    pub stream_recheck: Span,
     /// Header edits.
     #[serde(default)]
     pub headers: Edits,
@@ -357,6 +361,9 @@ fn one_mib() -> ByteSize {
 }
 fn fifteen_seconds() -> Span {
     Span::seconds(15)
+}
+fn thirty_seconds() -> Span {
+    Span::seconds(30)
 }
 fn five_minutes() -> Span {
     Span::seconds(300)

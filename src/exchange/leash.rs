@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use super::Exchange;
-use crate::snapshot::{Lapse, Vigil};
+use crate::snapshot::{Keepsake, Lapse, Vigil};
 use crate::types::body::Body;
 use crate::types::expiry::LastWords;
 use crate::types::{Reason, Rejection, Response, clock};
@@ -22,6 +22,8 @@ use crate::types::{Reason, Rejection, Response, clock};
 pub(super) struct Leash {
     /// Credentials that had ended before this one was judged.
     since: u64,
+    /// For asking about the credential again, where it does not say when it ends.
+    keepsake: Option<Keepsake>,
     hold: Hold,
     words: Option<Box<dyn LastWords>>,
 }
@@ -48,16 +50,13 @@ const LASTS: Duration = Duration::from_secs(1);
 const PIECES: u32 = 32;
 
 impl Leash {
-    pub(super) fn new(since: u64) -> Self {
+    pub(super) fn new(since: u64, keepsake: Option<Keepsake>) -> Self {
         Self {
             since,
+            keepsake,
             hold: LOOSE,
             words: None,
         }
-    }
-
-    pub(super) fn into_since(self) -> u64 {
-        self.since
     }
 
     /// What the answer says if it is ended.
@@ -198,11 +197,25 @@ impl Exchange {
     }
 
     fn tighten(&mut self) {
-        let (Some(leash), Some(principal)) = (&mut self.leash, &self.principal) else {
-            return;
+        let vigil = self.vigil();
+        if let Some(leash) = &mut self.leash {
+            leash.hold = vigil.map_or(Hold::None, |vigil| Hold::Tight(Box::new(vigil)));
+        }
+    }
+
+    /// Watches over the credential from now on.
+    pub(super) fn vigil(&self) -> Option<Vigil> {
+        let (leash, principal) = (self.leash.as_ref()?, self.principal.as_ref()?);
+        let vigil = self.desk.vigils.keep(principal, leash.since)?;
+        let (Some(keepsake), Some(policy)) = (leash.keepsake.clone(), self.policy.clone()) else {
+            return Some(vigil);
         };
-        let vigil = self.desk.vigils.keep(&principal.facts, leash.since);
-        leash.hold = vigil.map_or(Hold::None, |vigil| Hold::Tight(Box::new(vigil)));
+        let (pools, principal) = (self.desk.pools.clone(), principal.clone());
+        Some(vigil.asking(Box::pin(async move {
+            let every = policy.stream_recheck;
+            let forsaken = policy.authn.forsaken(&pools, keepsake, &principal, every);
+            forsaken.await;
+        })))
     }
 
     /// Notes that the credential has ended; the last frame of the answer, if it can be ended in words here.

@@ -32,7 +32,7 @@ use crate::types::{
     ConnFacts, Dialect, Envelope, Principal, Protocol, Reason, Rejection, Request, Response,
     Scheme, clock,
 };
-use crate::upstream::{self, Tunnel};
+use crate::upstream::{self, Pools, Tunnel};
 use leash::Leash;
 use passage::Next;
 
@@ -57,6 +57,8 @@ pub struct Desk {
     pub decisions: Arc<Decisions>,
     /// Who waits for credentials to end.
     pub vigils: Arc<Vigils>,
+    /// The connections of the worker, for asking about credentials while streams last.
+    pub pools: Pools,
 }
 
 /// One request on its way, with everything that its log line will say.
@@ -227,10 +229,17 @@ impl Exchange {
         self.desk.vigils.told()
     }
 
-    /// Notes who the caller is, by a credential that was judged after `since` others had ended.
-    pub fn principal(&mut self, policy: &Policy, principal: &Principal, since: u64) {
+    /// Notes who the caller is, by a credential in `headers` that was judged after `since` others had ended.
+    pub fn principal(
+        &mut self,
+        policy: &Policy,
+        principal: &Principal,
+        headers: &HeaderMap,
+        since: u64,
+    ) {
         if policy.binds_streams && principal.facts.mark.is_some() {
-            self.leash = Some(Leash::new(since));
+            let keepsake = policy.authn.keepsake(principal, headers);
+            self.leash = Some(Leash::new(since, keepsake));
         }
         if self.is_logged() || self.leash.is_some() {
             self.principal = Some(principal.clone());

@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::Exchange;
-use super::leash::Leash;
 use crate::snapshot::{Lapse, Vigil};
 use crate::telemetry::Outcome;
 use crate::telemetry::metrics::TunnelMetrics;
@@ -81,9 +80,9 @@ impl Passage {
     /// A tunnel lasts: it is watched over from its beginning.
     fn vigil(&mut self) -> Option<Vigil> {
         let exchange = self.exchange.as_mut()?;
-        let since = exchange.leash.take().map(Leash::into_since)?;
-        let principal = exchange.principal.as_ref()?;
-        exchange.desk.vigils.keep(&principal.facts, since)
+        let vigil = exchange.vigil();
+        exchange.leash = None;
+        vigil
     }
 
     fn ends(&mut self, how: Ended) {

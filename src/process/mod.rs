@@ -160,6 +160,7 @@ pub fn start(source: Source) -> Result<Running, StartError> {
                 access_log: access_log.clone(),
                 decisions: Arc::new(Decisions::default()),
                 vigils,
+                pools: Default::default(), // each worker has its own
             }),
             in_flight: Arc::new(Gauge::default()),
             tunnels: Arc::new(Gauge::default()),

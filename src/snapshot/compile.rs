@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderValue;
@@ -443,6 +444,7 @@ impl Compiler<'_> {
             upgrades: upgrades?,
             tunnel_metrics: (!route.upgrade.is_empty()).then(|| self.metrics.tunnels(name)),
             binds_streams: route.stream_auth == StreamAuth::Bound,
+            stream_recheck: self.stream_recheck(route, path),
             timeout: route.timeout.0,
             errors: route.errors.map(envelope),
             peek,
@@ -476,6 +478,16 @@ impl Compiler<'_> {
             );
         }
         buffer
+    }
+
+    /// Every stream of the route asks so often.
+    fn stream_recheck(&mut self, route: &config::Route, path: &KeyPath) -> Duration {
+        let recheck = route.stream_recheck.0;
+        if !RECHECK.contains(&recheck) {
+            let path = path.key("stream_recheck");
+            self.problems.push(&path, "not between 1s and 1d");
+        }
+        recheck
     }
 
     fn asserting(
@@ -640,6 +652,10 @@ impl Compiler<'_> {
 
 /// A gateway with a handful of connections stays below this.
 const LEAST_MEMORY: u64 = 32 << 20;
+
+/// More often, and streams would burden whoever vouches; more seldom, and it would mean nothing.
+const RECHECK: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(86_400);
 
 /// The most that a route may hold of each request.
 const MOST_BUFFERED: u64 = 16 << 20;

@@ -27,7 +27,7 @@ use crate::transform::{IdentityNames, Signer};
 use crate::types::{Envelope, Reason, Rejection};
 use crate::upstream::Cluster;
 
-pub use crate::authn::{Lapse, Vigil, Vigils};
+pub use crate::authn::{Keepsake, Lapse, Vigil, Vigils};
 pub use crate::telemetry::metrics::OpenConnection;
 pub use counted::Sight;
 pub use explain::{Step, Verdict};

@@ -48,6 +48,8 @@ pub struct Policy {
     pub tunnel_metrics: Option<Arc<TunnelMetrics>>,
     /// Whether streams end with the credential that opened them.
     pub binds_streams: bool,
+    /// How often a credential that does not say when it ends is asked about meanwhile.
+    pub stream_recheck: Duration,
     /// Longest wait for the first byte of the response.
     pub timeout: Duration,
     /// What refusals look like; absent: as the listener says.

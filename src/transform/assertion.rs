@@ -207,6 +207,7 @@ mod tests {
                 expires_at: expires.map(at),
                 ..PrincipalFacts::default()
             }),
+            beside: None,
         }
     }
 

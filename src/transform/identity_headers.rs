@@ -225,6 +225,7 @@ mod tests {
             method: AuthMethod::Jwt,
             source: Arc::from("main"),
             facts: Arc::new(facts),
+            beside: None,
         }
     }
 

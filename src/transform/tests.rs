@@ -50,6 +50,7 @@ fn alice() -> Principal {
             roles: vec!["reader".to_owned()],
             ..PrincipalFacts::default()
         }),
+        beside: None,
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Principal {
     pub source: Arc<str>,
     /// The facts; one allocation shared with the verified-token cache.
     pub facts: Arc<PrincipalFacts>,
+    /// Where every credential of a request was demanded, what the others say: the caller is known as long as all are good.
+    pub beside: Option<Arc<Vec<Arc<PrincipalFacts>>>>,
 }
 
 /// What the credential says, in the gateway's own words.
@@ -59,6 +61,13 @@ pub struct Mark {
 }
 
 impl PrincipalFacts {
+    /// Whether the credential has ended at `wall`, `leeway` forgiven.
+    #[must_use]
+    pub fn has_ended(&self, wall: SystemTime, leeway: Duration) -> bool {
+        let end = self.expires_at.and_then(|exp| exp.checked_add(leeway));
+        end.is_some_and(|end| wall >= end)
+    }
+
     /// The claim at `path`; see [`claim_at`].
     #[must_use]
     pub fn claim(&self, path: &str) -> Option<&Value> {
@@ -115,9 +124,16 @@ impl Principal {
                 method: AuthMethod::Anonymous,
                 source: Arc::from(""),
                 facts: Arc::default(),
+                beside: None,
             };
         }
         NOBODY.with(Self::clone)
+    }
+
+    /// What each credential says that the caller showed.
+    pub fn all_facts(&self) -> impl Iterator<Item = &Arc<PrincipalFacts>> {
+        let beside = self.beside.iter().flat_map(|beside| beside.iter());
+        std::iter::once(&self.facts).chain(beside)
     }
 
     /// Whether the caller showed a credential that was accepted.

@@ -7,6 +7,7 @@ use crate::support::client::{Told, get, post, refused};
 use crate::support::gateway::{Gateway, conf};
 use crate::support::issuer::{self, Issuer};
 use crate::support::origin::{self, Origin, Reply, Speaks};
+use crate::support::pki;
 
 const RULES: &str = r#"
     [[route]]
@@ -78,6 +79,52 @@ async fn a_lower_level_of_authentication_does_not_pass() {
         .await;
     assert_eq!(without.verdict(), refused(403, "forbidden"));
     assert_eq!(origin.heads(), 2);
+}
+
+/// Two credentials without a name may be of two users.
+#[tokio::test]
+async fn where_all_must_vouch_nobody_in_particular_does_not_pass() {
+    let issuers = origin::http()
+        .on("/introspect", |seen| {
+            let is_named = seen.text().starts_with("token=named");
+            let nobody = json!({ "active": true });
+            let alice = json!({ "active": true, "sub": "alice" });
+            Reply::json(if is_named { &alice } else { &nobody })
+        })
+        .run()
+        .await;
+    let secret = pki::SHARED.file("all-secret", "a secret of the gateway");
+    let mut text =
+        "[[route]]\npath = \"/\"\nauth = { all = [\"one\", \"other\"] }\nupstream = \"api\"\n"
+            .to_owned();
+    for (name, header) in [("one", ""), ("other", "header = \"x-token\"")] {
+        text.push_str(&format!(
+            r#"
+            [issuer.{name}]
+            url = "https://{name}.example"
+            audiences = []
+            {header}
+            introspection = {{ url = "http://{}/introspect", tokens = "all", client_id = "edge", client_secret = {{ file = {secret:?} }} }}
+            "#,
+            issuers.address
+        ));
+    }
+    let api = origin::http().run().await;
+    let gateway = conf(&text).upstream("api", &api).run().await;
+    let ask = async |one: &str, other: &str| {
+        let call = get("/").bearer(one).header("x-token", other);
+        gateway.ask(call).await.verdict()
+    };
+    for (one, other) in [("a", "b"), ("named", "b"), ("a", "named")] {
+        let verdict = ask(one, other).await;
+        assert_eq!(
+            verdict,
+            refused(400, "credential_ambiguous"),
+            "{one} {other}"
+        );
+    }
+    assert!(api.saw_nothing());
+    assert_eq!(ask("named-1", "named-2").await.0, 200);
 }
 
 matrix! {

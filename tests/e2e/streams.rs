@@ -517,6 +517,170 @@ async fn a_logout_ends_the_streams_of_its_session_and_no_others() {
         .await;
 }
 
+// === Ended without a word ===
+
+/// A backend whose session `alice` is good while `lasts` says so: 200, 401, or whatever.
+async fn forgetful(lasts: &Arc<AtomicUsize>) -> (Origin, Arc<AtomicUsize>) {
+    let (status, asked) = (Arc::clone(lasts), Arc::<AtomicUsize>::default());
+    let (session, introspection) = (Arc::clone(&asked), Arc::clone(&asked));
+    let active = Arc::clone(lasts);
+    let origin = origin::http()
+        .on("/session", move |_| {
+            session.fetch_add(1, Ordering::SeqCst);
+            let status = u16::try_from(status.load(Ordering::SeqCst)).unwrap();
+            Reply::json(&json!({ "user": { "user_id": "alice" } })).status(status)
+        })
+        .on("/introspect", move |_| {
+            introspection.fetch_add(1, Ordering::SeqCst);
+            let status = u16::try_from(active.load(Ordering::SeqCst)).unwrap();
+            let reply = Reply::json(&json!({ "active": status == 200, "sub": "alice" }));
+            reply.status(if status == 401 { 200 } else { status })
+        })
+        .path(
+            "/events",
+            Reply::two_halves("data: one\n\n", &gate(), "never"),
+        )
+        .path(
+            "/both",
+            Reply::two_halves("data: one\n\n", &gate(), "never"),
+        )
+        .run()
+        .await;
+    (origin, asked)
+}
+
+fn rechecking(issuer: &Issuer, origin: &Origin, chat: &websocket::Origin, keys: &str) -> Builder {
+    let secret = crate::support::pki::SHARED.file("recheck-secret", "a secret of the gateway");
+    conf(&format!(
+        r#"
+        [[route]]
+        name = "events"
+        path = "/events"
+        auth = {{ any = ["browser", "opaque"] }}
+        upstream = "api"
+        {keys}
+        [[route]]
+        name = "both"
+        path = "/both"
+        auth = {{ all = ["main", "browser"] }}
+        upstream = "api"
+        {keys}
+        [[route]]
+        name = "chat"
+        path = "/socket"
+        auth = {{ any = ["browser"] }}
+        upgrade = ["websocket"]
+        upstream = "chat"
+        {keys}
+        [[route]]
+        path = "/logout"
+        auth = "none"
+        revokes = {{ any = ["browser"] }}
+        upstream = "api"
+        [session.browser]
+        cookie = "at"
+        probe = {{ upstream = "api", path = "/session" }}
+        cache = "200ms"
+        [issuer.opaque]
+        url = "https://opaque.example"
+        audiences = []
+        introspection = {{ url = "http://{}/introspect", tokens = "all", cache = "200ms", client_id = "edge", client_secret = {{ file = {secret:?} }} }}
+        "#,
+        origin.address
+    ))
+    .issuer(issuer)
+    .upstream("api", origin)
+    .upstream_at("chat", "http", chat.address, "")
+}
+
+#[tokio::test]
+async fn a_session_that_ends_without_a_word_ends_its_streams_and_an_outage_does_not() {
+    let issuer = issuer::run().await;
+    let lasts = Arc::new(AtomicUsize::new(200));
+    let (origin, asked) = forgetful(&lasts).await;
+    let chat = websocket::origin(Act::Echo).await;
+    let conf = rechecking(&issuer, &origin, &chat, "stream_recheck = \"1s\"");
+    let gateway = conf.run().await;
+    gateway.ready().await;
+    let token = issuer.token().sign();
+    let (_a, mut session) = open(&gateway, by_cookie("/events", "alice")).await;
+    let (_b, mut opaque) = open(&gateway, get("/events").bearer("opaque")).await;
+    let (_c, mut both) = open(&gateway, by_cookie("/both", "alice").bearer(&token)).await;
+    let lines = "cookie: theme=dark; at=alice\r\norigin: http://test.example\r\n";
+    let mut socket = websocket::open(gateway.at("plain"), Via::H1, lines).await;
+    socket.echoes(TEXT, b"hello").await;
+    // Whoever cannot be asked ends nothing.
+    lasts.store(500, Ordering::SeqCst);
+    let before = asked.load(Ordering::SeqCst);
+    eventually("each was asked about in vain", async || {
+        asked.load(Ordering::SeqCst) >= before + 4
+    })
+    .await;
+    socket.echoes(TEXT, b"still here").await;
+    let wait = tokio::time::timeout(Duration::from_millis(50), session.frame());
+    assert!(wait.await.is_err(), "it goes on");
+    // The end is heard of by asking alone.
+    lasts.store(401, Ordering::SeqCst);
+    assert!(end(&mut session).await.is_err());
+    assert!(end(&mut opaque).await.is_err());
+    assert!(end(&mut both).await.is_err());
+    assert_eq!(socket.closed().await, 4401);
+    for (route, count) in [("events", 2.0), ("both", 1.0)] {
+        let labels = [("route", route), ("how", "revoked")];
+        gateway
+            .counted("vestibule_streams_lapsed_total", &labels, count)
+            .await;
+    }
+    gateway.settled().await;
+}
+
+/// By the second of two credentials, as by the first.
+#[tokio::test]
+async fn where_all_must_vouch_the_logout_of_any_ends_the_stream() {
+    let issuer = issuer::run().await;
+    let (origin, asked) = forgetful(&Arc::new(AtomicUsize::new(200))).await;
+    let chat = websocket::origin(Act::Echo).await;
+    let gateway = rechecking(&issuer, &origin, &chat, "").run().await;
+    gateway.ready().await;
+    let call = |token: &str| by_cookie("/both", "alice").bearer(token);
+    let (_a, mut long) = open(&gateway, call(&issuer.token().sign())).await;
+    let (_b, mut short) = open(&gateway, call(&short_lived(&issuer))).await;
+    assert!(end(&mut short).await.is_err(), "with its token");
+    let before = asked.load(Ordering::SeqCst);
+    let logout = gateway.ask(by_cookie("/logout", "alice")).await;
+    assert_eq!(logout.status, 200);
+    assert!(end(&mut long).await.is_err(), "with its session");
+    assert_eq!(asked.load(Ordering::SeqCst), before, "nobody was asked");
+}
+
+#[tokio::test]
+async fn a_stream_that_goes_free_is_not_asked_about() {
+    let issuer = issuer::run().await;
+    let lasts = Arc::new(AtomicUsize::new(200));
+    let (origin, asked) = forgetful(&lasts).await;
+    let chat = websocket::origin(Act::Echo).await;
+    let keys = "stream_recheck = \"1s\"\nstream_auth = \"free\"";
+    let gateway = rechecking(&issuer, &origin, &chat, keys).run().await;
+    gateway.ready().await;
+    let (_a, mut session) = open(&gateway, by_cookie("/events", "alice")).await;
+    lasts.store(401, Ordering::SeqCst);
+    let wait = tokio::time::timeout(Duration::from_millis(2_500), session.frame());
+    assert!(wait.await.is_err(), "it goes on");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    for bad in ["0s", "2d"] {
+        let conf = rechecking(
+            &issuer,
+            &origin,
+            &chat,
+            &format!("stream_recheck = {bad:?}"),
+        );
+        let refusal = conf.try_run().unwrap_err().to_string();
+        assert!(refusal.contains("stream_recheck"), "{refusal}");
+    }
+}
+
+// === Right after the beginning ===
+
 #[tokio::test]
 async fn a_logout_right_after_the_beginning_is_not_missed() {
     let (issuer, _origin, _chat, gateway) = sessions().await;

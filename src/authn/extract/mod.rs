@@ -11,7 +11,7 @@ mod tests;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::refused;
 use crate::types::{Reason, Rejection};
@@ -129,6 +129,31 @@ pub fn each<'h>(headers: &'h HeaderMap, wanted: Wanted<'_>) -> Vec<Credential<'h
         found.extend(value.map(|value| Credential::Cookie { position, value }));
     }
     found
+}
+
+/// The fields in which the wanted credentials stand, for whoever shows them again later: a share of each, no copy.
+pub fn fields<'h>(
+    headers: &'h HeaderMap,
+    wanted: Wanted<'h>,
+) -> impl Iterator<Item = (HeaderName, HeaderValue)> + 'h {
+    let is_bearer = wanted.bearer && has_bearer(headers);
+    let bearer = headers.get_all(AUTHORIZATION).iter();
+    let bearer = bearer.filter(move |_| is_bearer);
+    let bearer = bearer.map(|value| (AUTHORIZATION, value.clone()));
+    let named = wanted.headers.iter().flat_map(|name| {
+        let values = headers.get_all(name).iter();
+        values.map(|value| (name.clone(), value.clone()))
+    });
+    let holds_one = move |field: &&HeaderValue| {
+        let mut pairs = field.as_bytes().split(|byte| *byte == b';');
+        pairs.any(|pair| {
+            let mut names = wanted.cookies.iter();
+            names.any(|name| !matches!(value_of(pair, name), Ok(None)))
+        })
+    };
+    let cookies = headers.get_all(COOKIE).iter().filter(holds_one);
+    let cookies = cookies.map(|value| (COOKIE, value.clone()));
+    bearer.chain(named).chain(cookies)
 }
 
 /// Whether a bearer token is shown.

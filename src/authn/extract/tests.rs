@@ -1,5 +1,4 @@
 use super::*;
-use http::HeaderValue;
 use proptest::prelude::*;
 
 fn headers(fields: &[(&'static str, &[u8])]) -> HeaderMap {
@@ -244,6 +243,52 @@ fn whoever_ends_credentials_finds_them_all() {
         cookie(1, "2"),
     ];
     assert_eq!(each(&shown, wanted), expected);
+}
+
+#[test]
+fn what_is_kept_of_a_request_shows_the_same_credentials_and_nothing_else() {
+    let names = names();
+    let wanted = Wanted {
+        bearer: true,
+        headers: &TOKEN_HEADERS,
+        cookies: &names,
+    };
+    type Shown = &'static [(&'static str, &'static [u8])];
+    let cases: [(Shown, usize); 6] = [
+        (
+            &[("authorization", b"Bearer a"), ("cookie", b"theme=dark")],
+            1,
+        ),
+        (&[("authorization", b"Basic a"), ("cookie", b"sid=1")], 1),
+        (&[("x-token", b"a"), ("accept", b"*/*")], 1),
+        (
+            &[
+                ("cookie", b"a=1"),
+                ("cookie", b"b=2; sid=x"),
+                ("cookie", b"c=3"),
+            ],
+            1,
+        ),
+        (&[("cookie", b"sid=x"), ("cookie", b"sid=x")], 2),
+        (&[("accept", b"*/*"), ("cookie", b"xsid=1")], 0),
+    ];
+    for (shown, count) in cases {
+        let shown = headers(shown);
+        let kept: HeaderMap = fields(&shown, wanted).collect();
+        assert_eq!(kept.len(), count, "{shown:?}");
+        assert_eq!(both(&kept), both(&shown), "{shown:?}");
+    }
+    let all = headers(&[
+        ("authorization", b"Bearer a"),
+        ("x-token", b"b"),
+        ("x-other-token", b"c"),
+        ("cookie", b"sid=1; other=2"),
+        ("accept", b"*/*"),
+    ]);
+    let kept: HeaderMap = fields(&all, wanted).collect();
+    assert_eq!(kept.len(), 4);
+    let shown = find_all(&all, wanted).unwrap().unwrap();
+    assert_eq!(find_all(&kept, wanted).unwrap().unwrap(), shown);
 }
 
 proptest! {

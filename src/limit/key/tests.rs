@@ -64,6 +64,7 @@ impl Visit {
                 claims: claims.as_object().unwrap().clone(),
                 ..PrincipalFacts::default()
             }),
+            beside: None,
         });
         self
     }

@@ -121,6 +121,7 @@ impl Visit {
                 user: user.to_owned(),
                 ..PrincipalFacts::default()
             }),
+            beside: None,
         });
         self
     }
