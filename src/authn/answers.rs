@@ -167,6 +167,11 @@ impl Answers {
         Some(confirmed)
     }
 
+    /// Forgets an answer that no longer holds, and nothing that is being asked.
+    pub(super) async fn evict_one(&self, credential: &Fingerprint) {
+        self.good.invalidate(credential).await;
+    }
+
     /// Forgets what is known of a credential: no later request is let in by what was asked earlier.
     pub(super) async fn evict(&self, credential: &Fingerprint) {
         self.evict_all_of(*credential);

@@ -76,7 +76,15 @@ impl Introspection {
             let answer = self.ask(pools, token, judge.wall).await?;
             self.read(&answer, judge)
         };
-        self.answers.confirm(self.fingerprint(token), ask).await
+        let print = self.fingerprint(token);
+        let confirmed = self.answers.confirm(print, ask).await?;
+        // An answer is kept by a clock that is never set; the token ends by the one that tells the time.
+        if confirmed.facts.has_ended(judge.wall, judge.terms.leeway) {
+            self.answers.evict_one(&print).await;
+            let detail = Cow::Borrowed("`exp` has passed");
+            return Err(NoWord::Bad(Reason::TokenExpired, detail));
+        }
+        Ok(confirmed)
     }
 
     /// The name of a token in the cache. The endpoint and the client are part of it: another one may answer otherwise.
