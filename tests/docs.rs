@@ -134,10 +134,12 @@ fn code(cell: &str) -> &str {
 fn furnish(home: &Path) {
     let made = dev::ensure(&home.join("certs"), &["auth.example.com"]).unwrap();
     fs::copy(made.ca, home.join("internal-ca.pem")).unwrap();
-    let secret = home.join("secrets/jwt");
-    fs::create_dir_all(home.join("secrets")).unwrap();
-    fs::write(&secret, "correct horse battery staple, and then some more").unwrap();
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    for name in ["secrets/jwt", "store/password", "store/key"] {
+        let secret = home.join(name);
+        fs::create_dir_all(secret.parent().unwrap()).unwrap();
+        fs::write(&secret, "correct horse battery staple, and then some more").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    }
 }
 
 /// The snippet, with what it takes for granted.

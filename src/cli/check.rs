@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::{complain, eprint_line, load, print_line};
-use crate::config::Test;
+use crate::config::{SharedLimit, Test};
 use crate::snapshot::{Snapshot, Walk};
 use crate::telemetry::Metrics;
 
@@ -20,9 +20,7 @@ pub(super) fn execute(path: &Path) -> ExitCode {
         Err(errors) => return complain(&loaded.sources.locate(errors)),
     };
     list_routes(&snapshot);
-    if snapshot.store.is_none() && !snapshot.limits.is_empty() {
-        print_line("limits are exact in each process; with several replicas, [store] shares them");
-    }
+    tell_sharing(&snapshot);
     for (listener, warning) in snapshot.certificate_warnings() {
         eprint_line(&format!("warning: listener `{listener}`: {warning}"));
     }
@@ -45,6 +43,29 @@ pub(super) fn execute(path: &Path) -> ExitCode {
         config.test.len()
     ));
     ExitCode::SUCCESS
+}
+
+/// What several replicas would count together.
+fn tell_sharing(snapshot: &Snapshot) {
+    if snapshot.limits.is_empty() {
+        return;
+    }
+    if snapshot.store.is_none() {
+        print_line("limits are exact in each process; with several replicas, [store] shares them");
+        return;
+    }
+    for (sharing, words) in [
+        (SharedLimit::Exact, "decided by the store, exactly"),
+        (SharedLimit::Fast, "leased from the store, within 5 %"),
+        (SharedLimit::Off, "counted in each process, exactly"),
+    ] {
+        let limits = snapshot.limits.iter();
+        let such = limits.filter(|(_, limit)| limit.sharing() == sharing);
+        let names: Vec<&str> = such.map(|(name, _)| name.as_str()).collect();
+        if !names.is_empty() {
+            print_line(&format!("limits {words}: {}", names.join(", ")));
+        }
+    }
 }
 
 /// Routes in the order in which they are tried; what is public stands out, what can never match is named.

@@ -3,6 +3,7 @@
 use std::process::Output;
 
 use crate::support::binary::{vestibule, with_file};
+use crate::support::redis::store_at;
 
 const GOOD: &str = r#"
     [listen.public]
@@ -55,6 +56,36 @@ fn check_lists_what_is_public_and_runs_the_cases() {
         "{stdout}"
     );
     assert!(stdout.contains("2 test cases"));
+}
+
+/// Replicas without a store count each for itself, and nobody should have to find out.
+#[test]
+fn check_says_what_several_replicas_count_together() {
+    let told = |text: &str| {
+        let (code, stdout, stderr) = check(text);
+        assert_eq!(code, Some(0), "{stderr}");
+        let lines = stdout.lines().filter(|line| line.starts_with("limits "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(told(GOOD), [""; 0], "nothing is limited");
+
+    let limits = "[limit.login]\nrate = \"10/m\"\ncount = \"failures\"\n[limit.many]\nrate = \"500/s\"\n\
+                  [limit.narrow]\nconcurrency = 3\n[limit.own]\nrate = \"9/s\"\nshared = \"off\"\n";
+    let limited = format!("{GOOD}\n{limits}");
+    assert_eq!(
+        told(&limited),
+        ["limits are exact in each process; with several replicas, [store] shares them"]
+    );
+
+    let store = store_at("\"redis://127.0.0.1:1\"", "");
+    assert_eq!(
+        told(&format!("{limited}\n{store}")),
+        [
+            "limits decided by the store, exactly: login",
+            "limits leased from the store, within 5 %: many",
+            "limits counted in each process, exactly: narrow, own",
+        ]
+    );
 }
 
 /// Two hundred hosts with the same paths: neither their order in the file nor their number moves a route.

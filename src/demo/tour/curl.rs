@@ -32,7 +32,9 @@ fn shown(step: &Step) -> String {
         Expect::Token(_) => String::new(),
         Expect::Counted => String::new(),
         Expect::Greeting(_) => "-i -o -".to_owned(),
-        Expect::Limited => r"-o /dev/null -w '%{http_code} %header{retry-after}\n'".to_owned(),
+        Expect::Limited | Expect::Guessed => {
+            r"-o /dev/null -w '%{http_code} %header{retry-after}\n'".to_owned()
+        }
         Expect::LoggedIn => format!("-i -c {COOKIES}"),
         _ => "-i".to_owned(),
     }

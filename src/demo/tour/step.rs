@@ -77,6 +77,8 @@ pub(super) enum Expect {
     LoggedOut,
     Greeting(Wire),
     Limited,
+    /// Wrong passwords are wrong until there were too many for the account.
+    Guessed,
     Counted,
 }
 
@@ -170,6 +172,17 @@ pub(super) const STEPS: &[Step] = &[
         // Although the gateway believes the backend for much longer: the logout passed by.
         expect: Expect::Refused(Reason::SessionInvalid),
         ..PROTECTED
+    },
+    Step {
+        title: "Guesses at one account, until there were too many",
+        payload: Payload::Json(r#"{"email":"grace@example.com","password":"letmein"}"#),
+        tries: Tries::Burst,
+        expect: Expect::Guessed,
+        ..LOGIN
+    },
+    Step {
+        title: "A right password for another account, from the same address",
+        ..LOGIN
     },
     greeting("A native gRPC call", Door::TlsHttp2, Wire::Grpc),
     greeting(
@@ -355,6 +368,7 @@ impl fmt::Display for Expect {
             Self::LoggedOut => f.write_str("200"),
             Self::Greeting(_) => f.write_str("grpc-status 0 and a greeting for demo-client"),
             Self::Limited => f.write_str("200 first, and then 429 with Retry-After"),
+            Self::Guessed => f.write_str("401 until the limit `account` says 429"),
             Self::Counted => f.write_str("requests counted with the statuses 200, 401 and 429"),
         }
     }

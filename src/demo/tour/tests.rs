@@ -114,6 +114,7 @@ async fn a_backend_without_a_gateway_is_told_from_one_with() {
     assert!(!through("A native gRPC call").await);
     assert!(!through("The same call as gRPC-Web in text").await);
     assert!(!through("A burst that is more than the limit").await);
+    assert!(!through("Guesses at one account, until there were too many").await);
 }
 
 #[tokio::test]
@@ -128,6 +129,36 @@ async fn a_server_that_hangs_up_is_told_and_not_expected() {
     let verdict = take(&place, step, &mut Bag::default()).await;
     assert!(!verdict.right);
     assert!(verdict.came.starts_with("no answer"), "{}", verdict.came);
+}
+
+#[test]
+fn guesses_are_wrong_until_the_account_is_limited_and_nothing_else_will_do() {
+    let step = step("Guesses at one account, until there were too many");
+    let judge = |statuses: &[u16], quota: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("ratelimit", http::HeaderValue::from_static(quota));
+        let status = statuses.last().copied().unwrap_or_default();
+        let answer = Answer {
+            status: http::StatusCode::from_u16(status).unwrap(),
+            version: http::Version::HTTP_2,
+            headers,
+            body: bytes::Bytes::new(),
+            trailers: HeaderMap::new(),
+        };
+        verdict::judge(step, statuses, answer, &mut Bag::default())
+    };
+    let account = "\"account\";r=0;t=720";
+    let verdict = judge(&[401, 401, 429], account);
+    assert!(verdict.right);
+    assert!(
+        verdict.came.starts_with("2 times 401, then 429"),
+        "{}",
+        verdict.came
+    );
+    assert!(!judge(&[401, 401], account).right);
+    assert!(!judge(&[429], account).right);
+    assert!(!judge(&[401, 200, 429], account).right);
+    assert!(!judge(&[401, 429], "\"login\";r=0;t=6").right);
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub(super) fn judge(step: &Step, statuses: &[u16], answer: Answer, bag: &mut Bag
         Expect::LoggedIn => login(&answer, bag),
         Expect::Greeting(wire) => greeting(wire, answer),
         Expect::Limited => limited(statuses, &answer),
+        Expect::Guessed => guessed(statuses, &answer),
         Expect::Counted => counted(&answer),
     }
 }
@@ -155,6 +156,22 @@ fn limited(statuses: &[u16], answer: &Answer) -> Verdict {
         right: refused
             && statuses.first() == Some(&200)
             && wait.parse::<u64>().is_ok_and(|seconds| seconds > 0),
+    }
+}
+
+fn guessed(statuses: &[u16], answer: &Answer) -> Verdict {
+    let wrong = statuses.iter().filter(|status| **status == 401).count();
+    let quota = answer.header("ratelimit");
+    Verdict {
+        came: format!(
+            "{wrong} times 401, then {}, retry-after: {}, ratelimit: {quota}",
+            answer.status.as_u16(),
+            answer.header("retry-after"),
+        ),
+        right: answer.status == http::StatusCode::TOO_MANY_REQUESTS
+            && wrong > 0
+            && statuses.len() == wrong + 1
+            && quota.starts_with("\"account\";r=0"),
     }
 }
 

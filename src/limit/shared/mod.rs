@@ -24,7 +24,7 @@ use super::Limit;
 use super::budget::{Left, Why};
 use super::key::Key;
 use super::timer::Timer;
-use crate::config::OnStoreDown;
+use crate::config::{OnStoreDown, SharedLimit};
 use crate::store::{Script, Store};
 
 pub(super) use lease::Leases;
@@ -123,6 +123,16 @@ impl Decision {
 }
 
 impl<C: Timer> Limit<C> {
+    /// How replicas count it: `exact` or `fast` where they share it, `off` where each counts for itself.
+    #[must_use]
+    pub fn sharing(&self) -> SharedLimit {
+        match &self.shared {
+            None => SharedLimit::Off,
+            Some(shared) if shared.leases.is_some() => SharedLimit::Fast,
+            Some(_) => SharedLimit::Exact,
+        }
+    }
+
     /// Whether clients that pass are told what is left.
     fn tells(&self) -> bool {
         self.written.headers

@@ -73,6 +73,12 @@ impl Login {
     }
 }
 
+/// Status and code of a refusal in IdentSphere's own envelope.
+fn told(answer: &Answer) -> (u16, String) {
+    let code = answer.at("/error/code");
+    refused(answer.status.as_u16(), code.as_str().unwrap_or_default())
+}
+
 fn registration(email: &str) -> Call {
     let body = value!({
         "email": email,
@@ -321,7 +327,7 @@ over_every_protocol! {
         let length = ((5 << 20) + (64 << 10)).to_string();
         let large = call("POST", "/v1/users/me/avatar").header("content-length", &length).body(payload);
         let answer = identsphere.ask(via, large).await;
-        assert_eq!(answer.verdict(), refused(413, "body_too_large"));
+        assert_eq!(told(&answer), refused(413, "body_too_large"));
 
         let small = identsphere.ask(via, post("/v1/users/me/avatar", vec![0; 1024])).await;
         assert_eq!(small.status, 401);
@@ -366,8 +372,10 @@ async fn guesses_end_in_429_while_siblings_answer() {
         assert_eq!(answer.status, 401);
     }
     let limited = identsphere.ask(Via::TlsH2, wrong_login()).await;
-    assert_eq!(limited.verdict(), refused(429, "rate_limited"));
-    assert!(limited.header("retry-after").parse::<u64>().unwrap() >= 1);
+    assert_eq!(told(&limited), refused(429, "rate_limited"));
+    assert_eq!(limited.at("/error/type"), "rate_limit_error");
+    let wait: u64 = limited.header("retry-after").parse().unwrap();
+    assert!((290..=300).contains(&wait), "{wait}: the ban");
     for sibling in [
         registration("grace@example.com"),
         json("/v1/auth/mfa/challenge", "{}"),
@@ -398,4 +406,90 @@ async fn requests_that_send_mail_have_a_budget_of_their_own() {
         .await;
     assert_eq!(limited.status, 429);
     assert_eq!(identsphere.ask(Via::TlsH2, wrong_login()).await.status, 401);
+}
+
+/// Counted by what stands in the body or in the cookie, whatever network it comes from, and nobody else is hurt.
+#[tokio::test]
+async fn accounts_codes_mailboxes_and_cookies_have_budgets_of_their_own() {
+    let identsphere = start().await;
+    let site = &identsphere.site;
+    let login = |email: &str| {
+        let body = value!({ "email": email, "password": "guess" });
+        json("/v1/auth/login", &body.to_string())
+    };
+    let mail = |email: &str| {
+        let body = value!({ "email": email });
+        json("/v1/auth/password/forgot", &body.to_string())
+    };
+    let code = |token: &str| {
+        let body = value!({ "mfa_token": token, "code": "000000" });
+        json("/v1/auth/mfa/challenge", &body.to_string())
+    };
+    type Calls<'c> = (&'c str, usize, Box<dyn Fn(&str) -> Call + 'c>);
+    let groups: [Calls<'_>; 3] = [
+        ("account", 10, Box::new(login)),
+        ("code", 5, Box::new(code)),
+        ("mailbox", 3, Box::new(mail)),
+    ];
+    for (limit, budget, call) in &groups {
+        for host in 0..*budget {
+            let address = format!("192.0.2.{host}");
+            let answer = site.ask_from(&address, call("victim@x.invalid")).await;
+            assert_ne!(answer.status, 429, "{limit} {host}");
+        }
+        let limited = site
+            .ask_from("192.0.2.99", call(" VICTIM@x.invalid "))
+            .await;
+        assert_eq!(told(&limited), refused(429, "rate_limited"), "{limit}");
+        let field = limited.header("ratelimit");
+        assert!(field.starts_with(&format!("\"{limit}\";r=0;t=")), "{field}");
+        let other = site.ask_from("192.0.2.99", call("other@x.invalid")).await;
+        assert_ne!(other.status, 429, "{limit}: another one");
+    }
+
+    let refresh = |cookie: String| {
+        let cookies = format!("identsphere_rt={cookie}; identsphere_csrf=x");
+        let call = post("/v1/auth/refresh", "").header("cookie", &cookies);
+        call.header("x-csrf-token", "x")
+    };
+    for _ in 0..10 {
+        let answer = site
+            .ask_from("198.51.100.1", refresh("one".to_owned()))
+            .await;
+        assert_eq!(answer.status, 401);
+    }
+    let limited = site
+        .ask_from("198.51.100.1", refresh("one".to_owned()))
+        .await;
+    assert!(limited.header("ratelimit").starts_with("\"refresh\""));
+    for invented in 0..10 {
+        let cookie = format!("invented{invented}");
+        let answer = site.ask_from("198.51.100.1", refresh(cookie)).await;
+        assert_eq!(answer.status, 401);
+    }
+    let limited = site
+        .ask_from("198.51.100.1", refresh("more".to_owned()))
+        .await;
+    assert_eq!(told(&limited), refused(429, "rate_limited"));
+    assert!(limited.header("ratelimit").starts_with("\"refresh-guess\""));
+}
+
+/// Forty accounts from one network are an office, one more is no office.
+#[tokio::test]
+async fn one_network_signs_in_to_so_many_accounts_and_no_more() {
+    let identsphere = start().await;
+    let site = &identsphere.site;
+    for number in 0..40 {
+        let new = registration(&format!("user{number}@example.com"));
+        let answer = site.ask_from("192.0.2.1", new).await;
+        assert!(answer.status.is_success(), "{number}: {}", answer.text());
+    }
+    let limited = site
+        .ask_from("192.0.2.1", registration("user40@example.com"))
+        .await;
+    assert_eq!(told(&limited), refused(429, "rate_limited"));
+    let elsewhere = site
+        .ask_from("192.0.2.2", registration("user40@example.com"))
+        .await;
+    assert!(elsewhere.status.is_success());
 }

@@ -15,6 +15,7 @@ mod h2load;
 mod h2spec;
 mod interop;
 mod interop_tonic;
+mod kubernetes;
 mod oidc_provider;
 mod program;
 mod prometheus;

@@ -1,5 +1,8 @@
 //! How often, from where, how much: limits, networks, sizes, hosts.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::start;
 use crate::backends::servers::zitadel::HOST;
 use crate::backends::wire::{EMPTY_FRAME, grpc, grpc_status, json, web, web_status};
@@ -23,7 +26,7 @@ async fn guesses_end_in_429_while_siblings_answer() {
     let limited = zitadel.ask(Via::TlsH2, guess()).await;
     assert_eq!(limited.verdict(), refused(429, "rate_limited"));
     let wait: u64 = limited.header("retry-after").parse().unwrap();
-    assert!((1..=10).contains(&wait), "{wait}");
+    assert!((290..=300).contains(&wait), "{wait}: the ban");
 
     for way_around in [
         json("/v2beta/sessions", "{}"),
@@ -146,7 +149,12 @@ async fn bodies_are_capped_by_what_they_are_for() {
             .header("content-length", &length)
             .body(payload);
         let answer = zitadel.ask(Via::TlsH2, call).await;
-        assert_eq!(answer.verdict(), refused(413, "body_too_large"), "{path}");
+        assert_eq!(answer.status, 413, "{path}");
+        if path == "/oauth/v2/token" {
+            assert_eq!(answer.at("/error"), "invalid_request", "as OAuth has it");
+        } else {
+            assert_eq!(answer.code(), "body_too_large", "{path}");
+        }
     }
 }
 
@@ -195,5 +203,155 @@ async fn plain_http_is_sent_to_https() {
     assert_eq!(
         answer.header("location"),
         format!("https://{HOST}/ui/console/?a=b")
+    );
+}
+
+/// One account, by REST and by Connect, from anywhere; and nobody else is hurt by it.
+#[tokio::test]
+async fn an_account_is_guessed_so_often_from_anywhere() {
+    let zitadel = start().await;
+    let site = &zitadel.site;
+    let guess = |path: &str, name: &str| {
+        json(
+            path,
+            &format!(
+                r#"{{"checks":{{"user":{{"loginName":"{name}"}},"password":{{"password":"guess"}}}}}}"#
+            ),
+        )
+    };
+    let paths = [
+        "/v2/sessions",
+        "/zitadel.session.v2.SessionService/CreateSession",
+    ];
+    for host in 0..10 {
+        let address = format!("192.0.2.{host}");
+        let call = guess(paths[host % 2], "Ada@example.com");
+        assert_eq!(site.ask_from(&address, call).await.status, 401);
+    }
+    for path in paths {
+        let limited = site
+            .ask_from("192.0.2.99", guess(path, "ada@example.com"))
+            .await;
+        assert_eq!(limited.status, 429);
+        assert!(limited.header("ratelimit").starts_with("\"account\""));
+    }
+    let other = site
+        .ask_from("192.0.2.99", guess(paths[0], "grace@example.com"))
+        .await;
+    assert_eq!(other.status, 401);
+}
+
+/// Login v1 names the account on its first page, and answers 200 whatever is tried: every request counts.
+#[tokio::test]
+async fn a_login_name_is_tried_so_often_from_anywhere() {
+    let zitadel = start().await;
+    let site = &zitadel.site;
+    let name = |name: &str| {
+        post("/ui/login/loginname", format!("loginName={name}"))
+            .header("content-type", "application/x-www-form-urlencoded")
+    };
+    for host in 0..10 {
+        let answer = site.ask_from(&format!("192.0.2.{host}"), name("ada")).await;
+        assert_eq!(answer.status, 200);
+    }
+    let limited = site.ask_from("192.0.2.99", name("ADA")).await;
+    assert_eq!(limited.at("/policy"), "login-name");
+    assert_eq!(site.ask_from("192.0.2.99", name("grace")).await.status, 200);
+}
+
+/// Mails and messages to one user, and from one network.
+#[tokio::test]
+async fn a_mailbox_cannot_be_bombed() {
+    let zitadel = start().await;
+    let site = &zitadel.site;
+    let send = |user: &str| {
+        let body = format!(r#"{{"userId":"{user}"}}"#);
+        json("/zitadel.user.v2.UserService/PasswordReset", &body)
+    };
+    for host in 0..5 {
+        let answer = site.ask_from(&format!("192.0.2.{host}"), send("271")).await;
+        assert_eq!(answer.status, 401);
+    }
+    let limited = site.ask_from("192.0.2.99", send("271")).await;
+    assert_eq!(limited.status, 429);
+    assert!(limited.header("ratelimit").starts_with("\"mail-user\""));
+    assert_eq!(site.ask_from("192.0.2.99", send("272")).await.status, 401);
+    for user in 0..5 {
+        let path = format!("/v2/users/{user}/email/resend");
+        assert_eq!(
+            site.ask_from("198.51.100.1", json(&path, "{}"))
+                .await
+                .status,
+            401
+        );
+    }
+    let limited = site
+        .ask_from("198.51.100.1", json("/v2/users/9/email/send", "{}"))
+        .await;
+    assert_eq!(limited.at("/policy"), "mail");
+}
+
+/// Secrets of one client from anywhere, user codes from one network; OAuth clients understand the refusal.
+#[tokio::test]
+async fn client_secrets_and_user_codes_are_guessed_so_often() {
+    let zitadel = start().await;
+    let site = &zitadel.site;
+    let form = |path: &str, body: String| {
+        post(path, body).header("content-type", "application/x-www-form-urlencoded")
+    };
+    let token = |client: &str| {
+        let basic = STANDARD.encode(format!("{client}:guess"));
+        form(
+            "/oauth/v2/token",
+            "grant_type=client_credentials".to_owned(),
+        )
+        .header("authorization", &format!("Basic {basic}"))
+    };
+    for host in 0..30 {
+        let answer = site
+            .ask_from(&format!("192.0.2.{host}"), token("shop"))
+            .await;
+        assert_eq!(answer.at("/error"), "invalid_client");
+    }
+    let limited = site.ask_from("192.0.2.99", token("shop")).await;
+    assert_eq!(
+        (limited.status.as_u16(), limited.at("/error")),
+        (429, "temporarily_unavailable".into())
+    );
+    assert!(limited.header("ratelimit").starts_with("\"client\""));
+    assert_eq!(
+        site.ask_from("192.0.2.99", token("other")).await.status,
+        401
+    );
+
+    let public = || {
+        form(
+            "/oauth/v2/token",
+            "grant_type=refresh_token&client_id=app".to_owned(),
+        )
+    };
+    for _ in 0..20 {
+        assert_eq!(site.ask_from("198.51.100.1", public()).await.status, 401);
+    }
+    let limited = site.ask_from("198.51.100.1", public()).await;
+    assert!(limited.header("ratelimit").starts_with("\"client-form\""));
+    assert_eq!(
+        site.ask_from("198.51.100.2", public()).await.status,
+        401,
+        "another user of it"
+    );
+
+    let code = |code: usize| form("/device", format!("user_code=ABCD-{code:04}"));
+    for number in 0..10 {
+        assert_ne!(site.ask_from("203.0.113.1", code(number)).await.status, 429);
+    }
+    assert_eq!(
+        site.ask_from("203.0.113.1", code(10)).await.at("/policy"),
+        "device"
+    );
+    assert_ne!(
+        site.ask_from("203.0.113.1", code(3)).await.status,
+        429,
+        "a code once more"
     );
 }
