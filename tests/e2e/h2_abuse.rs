@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::support::binary::{self, Process};
 use crate::support::client::{self, Via, get};
 use crate::support::gateway::conf;
-use crate::support::origin::{self, Origin};
+use crate::support::origin::{self, Gate, Origin, gate};
 use crate::support::raw::{self, frame, h2_block, headers};
 use crate::support::{eventually, soon};
 
@@ -77,10 +77,12 @@ impl House {
         let begun = self.process.memory();
         let over = Arc::new(AtomicBool::new(false));
         let witness = tokio::spawn(witness(self.process.at("plain"), Arc::clone(&over)));
-        let mut attackers = JoinSet::new();
+        let (control, stalled) = (self.control().await, self.stalled().await);
+        let (mut attackers, seen_through) = (JoinSet::new(), gate());
         for _ in 0..CONNECTIONS {
             let h2 = raw::h2(self.process.at("plain")).await;
-            attackers.spawn(attack(h2, reads, rounds, wire));
+            let seen_through = (!reads).then(|| seen_through.clone());
+            attackers.spawn(attack(h2, seen_through, rounds, wire));
         }
         let mut most = 0;
         soon(what, async {
@@ -88,21 +90,22 @@ impl House {
                 let _ =
                     tokio::time::timeout(Duration::from_millis(20), attackers.join_next()).await;
                 most = most.max(self.grown());
+                if !reads && self.stalled().await > stalled {
+                    seen_through.open();
+                }
             }
         })
         .await;
         over.store(true, Ordering::Relaxed);
-        let (asked, slowest) = witness.await.unwrap();
+        let (asked, slowest) = p99(witness.await.unwrap());
+        let bound = bearable(control);
         let figures = format!(
-            "{what}: +{} KiB, {asked} answers to the witness, slowest {slowest:?}",
+            "{what}: +{} KiB, {asked} answers to the witness, p99 {slowest:?} of {bound:?}; {control:?} in peace",
             most >> 10
         );
         println!("{figures}");
         assert!(most <= ROOM, "{figures}");
-        assert!(
-            cfg!(debug_assertions) || slowest < Duration::from_millis(250),
-            "{figures}"
-        );
+        assert!(slowest < bound, "{figures}");
         eventually(&format!("{what}: nothing is left behind"), async || {
             let open = self
                 .process
@@ -125,12 +128,46 @@ impl House {
         }
     }
 
+    /// What the witness waits for an answer when nobody attacks: the median of fifty.
+    async fn control(&self) -> Duration {
+        let mut client = client::connect(self.process.at("plain"), Via::H2c).await;
+        let mut waits = Vec::new();
+        for _ in 0..50 {
+            let since = Instant::now();
+            assert_eq!(client.send(get("/")).await.status, 200);
+            waits.push(since.elapsed());
+        }
+        waits.sort();
+        waits[25]
+    }
+
+    /// Streams and connections that were ended because their client took nothing.
+    async fn stalled(&self) -> f64 {
+        let name = "vestibule_connections_refused_total";
+        let of = async |reason| self.process.metric(name, &[("reason", reason)]).await;
+        of("stream_stalled").await + of("write_stalled").await
+    }
+
     fn grown(&self) -> u64 {
         self.process.memory().saturating_sub(self.before)
     }
 }
 
-async fn attack(h2: raw::H2, reads: bool, rounds: u32, wire: fn(u32) -> Vec<u8>) {
+/// The quarter of a second that nobody waits longer for under attack. A debug build on a busy machine is slower with
+/// everything, the attacked and the attacker: by as much as it is slower with the same request in peace, for which a release
+/// build needs `RELEASED`.
+fn bearable(control: Duration) -> Duration {
+    const BOUND: Duration = Duration::from_millis(250);
+    const RELEASED: Duration = Duration::from_micros(100);
+    if !cfg!(debug_assertions) {
+        return BOUND;
+    }
+    BOUND.mul_f64(control.div_duration_f64(RELEASED).max(1.0))
+}
+
+/// Sends all rounds and then takes all that comes; or, until `seen_through`, nothing.
+async fn attack(h2: raw::H2, seen_through: Option<Gate>, rounds: u32, wire: fn(u32) -> Vec<u8>) {
+    let reads = seen_through.is_none();
     let (mut reader, mut writer) = h2.into_split();
     let write = async move {
         for round in 0..rounds {
@@ -138,12 +175,12 @@ async fn attack(h2: raw::H2, reads: bool, rounds: u32, wire: fn(u32) -> Vec<u8>)
                 return;
             }
         }
-        if reads {
+        let Some(seen_through) = seen_through else {
             let _ = writer.shutdown().await;
             return;
-        }
-        // Beyond the deadline of whatever is stalled; then more PINGs than anybody bears.
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        };
+        // Whatever is stalled has met its deadline; then more PINGs than anybody bears.
+        seen_through.opened().await;
         let ping = frame(PING, 0, 0, b"anyone??");
         while writer.write_all(&ping).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -157,19 +194,24 @@ async fn attack(h2: raw::H2, reads: bool, rounds: u32, wire: fn(u32) -> Vec<u8>)
     let _ = tokio::join!(write, read);
 }
 
-/// About fifty requests a second on one connection; how many were answered, and the longest wait.
-async fn witness(plain: std::net::SocketAddr, over: Arc<AtomicBool>) -> (u32, Duration) {
+/// How many answers there were, and the wait that one in a hundred exceeds.
+fn p99(mut waits: Vec<Duration>) -> (usize, Duration) {
+    waits.sort();
+    (waits.len(), waits[waits.len() * 99 / 100])
+}
+
+/// About fifty requests a second on one connection; how long each answer took.
+async fn witness(plain: std::net::SocketAddr, over: Arc<AtomicBool>) -> Vec<Duration> {
     let mut client = client::connect(plain, Via::H2c).await;
-    let (mut asked, mut slowest) = (0, Duration::ZERO);
-    while !over.load(Ordering::Relaxed) || asked < 20 {
+    let mut waits = Vec::new();
+    while !over.load(Ordering::Relaxed) || waits.len() < 20 {
         let since = Instant::now();
         let answer = soon("the witness", client.send(get("/"))).await;
         assert_eq!((answer.status.as_u16(), &*answer.text()), (200, "hello"));
-        slowest = slowest.max(since.elapsed());
-        asked += 1;
+        waits.push(since.elapsed());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    (asked, slowest)
+    waits
 }
 
 fn ask(stream: u32) -> Vec<u8> {

@@ -206,17 +206,18 @@ async fn too_many_clients_for_the_descriptors_wait_and_the_others_are_served() {
         process.metric(name, &refusals).await > 0.0
     })
     .await;
-    let cpu = async || process.metric("process_cpu_seconds_total", &[]).await;
-    let (before, since) = (cpu().await, Instant::now());
     for _ in 0..3 {
         for client in &mut clients[..80] {
             let answer = soon("a client that is in", client.send(get("/"))).await;
             assert_eq!(answer.status, 200);
         }
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Nobody asks for anything now: whatever is spent goes into accepting in vain.
+    let cpu = async || process.metric("process_cpu_seconds_total", &[]).await;
+    let (before, since) = (cpu().await, Instant::now());
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let spent = (cpu().await - before) / since.elapsed().as_secs_f64();
-    assert!(spent < 0.3 || cfg!(debug_assertions), "{spent} of a core");
+    assert!(spent < 0.3, "{spent} of a core");
     drop(clients.drain(..80));
     let recovered = Instant::now();
     // Whoever was next is served now.

@@ -305,12 +305,16 @@ async fn a_download_that_never_pauses_is_cut_off_as_well() {
 
 #[tokio::test]
 async fn a_route_may_let_streams_go_on() {
-    let (issuer, _origin, gate, gateway) = house(Speaks::Http, "stream_auth = \"free\"").await;
+    let keys = "stream_auth = \"free\"\n[[route]]\npath = \"/bound\"\nauth = { any = [\"main\"] }\nupstream = \"api\"";
+    let (issuer, _origin, gate, gateway) = house(Speaks::Http, keys).await;
     let mut client = gateway.connect(Via::H1).await;
     let token = short_lived(&issuer);
     let mut response = client.start(get("/").bearer(&token)).await.unwrap();
     assert!(next(&mut response).await.unwrap().is_ok());
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    // By then the same token has ended another.
+    let mut bound = gateway.connect(Via::H1).await;
+    let mut other = bound.start(get("/bound").bearer(&token)).await.unwrap();
+    assert!(end(&mut other).await.is_err());
     gate.open();
     assert_eq!(next(&mut response).await.unwrap().unwrap(), "data: two\n\n");
     assert_eq!(end(&mut response).await, Ok(None));
