@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::entrance::Entrance;
+use super::interop_tonic as tonic;
 use super::program::{Program, Server};
 use super::{greeter, greeter_conf, token};
 
@@ -30,12 +31,28 @@ async fn text_is_translated() {
 async fn is_translated(format: &str) {
     let backend = greeter().await;
     let upstream = format!("h2c://{}", backend.address);
-    let entrance = Entrance::open(&greeter_conf(&backend, &upstream, "translate")).await;
+    let interop = tonic::serve().await;
+    let conf = greeter_conf(&backend, &upstream, "translate");
+    let conf = format!(
+        r#"{conf}
+        [upstream.interop]
+        endpoints = ["h2c://{}"]
+        [[route]]
+        name     = "interop"
+        grpc     = "grpc.testing.TestService"
+        auth     = "none"
+        grpc_web = "translate"
+        upstream = "interop"
+        "#,
+        interop.address
+    );
+    let entrance = Entrance::open(&conf).await;
     let asked = json!({
         "url": format!("http://{}", entrance.plain),
         "format": format,
         "token": token(&backend),
         "refusals": true,
+        "interop": true,
     });
     CLIENT.passes(&asked).await;
 }

@@ -1,5 +1,6 @@
 //! The interoperability cases of gRPC for each pair of languages: grpcio (Python), @grpc/grpc-js (Node) and tonic (Rust),
-//! each as client and as server; without the gateway, through it in cleartext, and through it over TLS.
+//! each as client and as server; without the gateway, through it in cleartext, through it over TLS, and once with TLS to the
+//! upstream.
 
 use serde_json::{Value, json};
 
@@ -14,6 +15,8 @@ struct Ring {
     node: Server,
     tonic: tonic::Server,
     gateway: Gateway,
+    /// In front of the other's TLS listener for Python: HTTP/2 over TLS to the upstream.
+    outer: Gateway,
 }
 
 /// A way to a server.
@@ -53,11 +56,29 @@ impl Ring {
                 "#
             ));
         }
+        let gateway = conf.run().await;
+        let outer = gateway::conf(&format!(
+            r#"
+            [[route]]
+            auth     = "none"
+            max_body = "4MiB"
+            upstream = "inner"
+            [upstream.inner]
+            endpoints = ["h2://{}"]
+            host      = "{}"
+            tls       = {{ ca = {:?}, server_name = "{}" }}
+            "#,
+            gateway.at("python-tls"),
+            pki::HOST,
+            pki::SHARED.ca(),
+            pki::HOST,
+        ));
         Self {
             python,
             node,
             tonic,
-            gateway: conf.run().await,
+            gateway,
+            outer: outer.run().await,
         }
     }
 
@@ -81,6 +102,11 @@ impl Ring {
                 });
             }
         }
+        ways.push(Way {
+            label: "python, tls to the upstream".to_owned(),
+            address: self.outer.at("plain").to_string(),
+            tls: false,
+        });
         ways
     }
 
@@ -103,6 +129,7 @@ impl Ring {
 
     /// What was cancelled or came too late is not held on to.
     async fn settled(self) {
+        self.outer.settled().await;
         self.gateway.settled().await;
     }
 }

@@ -1,6 +1,6 @@
 // The official gRPC-Web client, as a browser runs it, against demo.v1.Greeter.
-// Argument: { url, format: "text" | "binary", token, refusals }. With `refusals` a gateway is in front: it demands the
-// token, and limits the calls that have `x-limited: yes`.
+// Argument: { url, format: "text" | "binary", token, refusals, interop }. With `refusals` a gateway is in front: it demands the
+// token, and limits the calls that have `x-limited: yes`. With `interop` it leads to grpc.testing.TestService as well.
 
 import { strict as assert } from "node:assert";
 
@@ -8,6 +8,7 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import XMLHttpRequest from "xhr2";
 
 import { Greeter } from "./greeter.mjs";
+import { service } from "./interop.mjs";
 import { asked, report } from "./launch.mjs";
 
 globalThis.XMLHttpRequest = XMLHttpRequest;
@@ -102,6 +103,23 @@ const cases = {
     assertStatus(seen, StatusCode.INVALID_ARGUMENT, "from is too large");
   },
 };
+
+if (asked.interop) {
+  // Five zero bytes there, five zero bytes back.
+  cases["empty unary call"] = () => new Promise((resolve, reject) => {
+    const { path, requestSerialize, responseDeserialize } = service.emptyCall;
+    const empty = new MethodDescriptor(path, MethodType.UNARY, Object, Object, requestSerialize, responseDeserialize);
+    client.rpcCall(`${asked.url}${path}`, {}, {}, empty, (error, reply) => {
+      if (error) return reject(error);
+      try {
+        assert.equal(reply.$typeName, "grpc.testing.Empty");
+        resolve();
+      } catch (wrong) {
+        reject(wrong);
+      }
+    });
+  });
+}
 
 if (asked.refusals) {
   Object.assign(cases, {
