@@ -217,7 +217,8 @@ async fn run(
     check_listener(listener, seen, request, exchange.charges()).await?; // scans that match no route are bounded too
     transform::strip_hop_by_hop(request.headers_mut(), exchange.dialect());
 
-    let policy = find_route(snapshot, exchange, &head, request)?;
+    let (position, headers) = (exchange.conn().listener, request.headers());
+    let policy = snapshot.policy_for(position, &head, request.method(), headers)?;
     exchange.route(policy);
     if policy.may_switch(asked.as_ref()) {
         exchange.close_after(); // whatever comes of it, it is the last request in HTTP
@@ -416,27 +417,6 @@ async fn peek(plan: &PeekPlan, head: &Head, request: &mut Request) -> Peeked {
         Peek::Late => Peeked::unreadable("a body later than `peek_timeout`"),
         Peek::Broken => Peeked::unreadable("a body that broke off"),
     }
-}
-
-/// A preflight is matched by the method that it announces, so that the route it asks about answers it. Where that
-/// route leaves CORS to the backend, OPTIONS is matched as it came.
-fn find_route<'a>(
-    snapshot: &'a Snapshot,
-    exchange: &Exchange,
-    head: &Head,
-    request: &Request,
-) -> Result<&'a Arc<Policy>, Rejection> {
-    let listener = exchange.conn().listener;
-    let find = |method: &Method| {
-        snapshot
-            .routes
-            .find(listener, head, method, request.headers())
-    };
-    let announced = cors::preflight_method(request.method(), request.headers());
-    announced
-        .and_then(|method| find(&method).ok())
-        .filter(|policy| policy.cors.is_some())
-        .map_or_else(|| find(request.method()), Ok)
 }
 
 fn preflight(policy: &Policy, request: &Request) -> Result<Option<Response>, Rejection> {

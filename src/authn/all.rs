@@ -21,27 +21,33 @@ impl Demand {
         wall: SystemTime,
     ) -> Result<Principal, Rejection> {
         let credentials = extract::find_all(headers, self.places.wanted())?.ok_or_else(missing)?;
-        let mut found: Vec<Principal> = Vec::with_capacity(credentials.len());
+        let mut found = Vec::with_capacity(credentials.len());
         for credential in credentials {
-            let principal = self.identify(credential, pools, wall).await?;
-            let known = found.first().map(|known| &known.facts.user);
-            // Two that do not say whose they are may be of two users.
-            if known.is_some_and(|known| known.is_empty() || *known != principal.facts.user) {
-                return Err(Rejection::because(
-                    Reason::CredentialAmbiguous,
-                    "the credentials are of different users, or of nobody in particular",
-                ));
-            }
-            found.push(principal);
+            found.push(self.identify(credential, pools, wall).await?);
         }
-        let is_first = |one: &Principal| one.source == *first;
-        let position = found.iter().position(is_first).unwrap_or_default();
-        if position >= found.len() {
-            return Err(missing());
-        }
-        let mut caller = found.swap_remove(position);
-        let beside: Vec<_> = found.into_iter().map(|one| one.facts).collect();
-        caller.beside = (!beside.is_empty()).then(|| Arc::new(beside));
-        Ok(caller)
+        one_caller(found, first)
     }
+}
+
+/// The caller whom everybody in `found` vouches for, as `first` knows it.
+pub(super) fn one_caller(
+    mut found: Vec<Principal>,
+    first: &Arc<str>,
+) -> Result<Principal, Rejection> {
+    let (known, others) = found.split_first().ok_or_else(missing)?;
+    let user = &known.facts.user;
+    // Two that do not say whose they are may be of two users.
+    let is_other = |one: &Principal| user.is_empty() || one.facts.user != *user;
+    if others.iter().any(is_other) {
+        return Err(Rejection::because(
+            Reason::CredentialAmbiguous,
+            "the credentials are of different users, or of nobody in particular",
+        ));
+    }
+    let is_first = |one: &Principal| one.source == *first;
+    let position = found.iter().position(is_first).unwrap_or_default();
+    let mut caller = found.swap_remove(position);
+    let beside: Vec<_> = found.into_iter().map(|one| one.facts).collect();
+    caller.beside = (!beside.is_empty()).then(|| Arc::new(beside));
+    Ok(caller)
 }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use http::HeaderMap;
 
+use super::all::one_caller;
 use super::answers::Owner;
 use super::cache::token_fingerprint;
 use super::extract::{self, Credential};
@@ -116,15 +117,13 @@ impl Demand {
             let told: Vec<_> = found.iter().map(|one| self.told(*one)).collect();
             told.join(" and ")
         })?;
-        let mut caller = None;
+        let mut vouched = Vec::with_capacity(found.len());
         for credential in found {
-            let principal = self.explain_one(report, credential, wall, live).await?;
-            let is_first = Some(&principal.source) == self.first_of_all.as_ref();
-            if is_first || caller.is_none() {
-                caller = Some(principal);
-            }
+            vouched.push(self.explain_one(report, credential, wall, live).await?);
         }
-        caller
+        let first = self.first_of_all.as_ref()?;
+        let caller = one_caller(vouched, first);
+        report.note("one user", caller, |caller| caller.facts.user.clone())
     }
 
     fn told(&self, credential: Credential<'_>) -> String {

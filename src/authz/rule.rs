@@ -95,12 +95,7 @@ impl Rules {
         if matches!(self.gate, Gate::Closed) {
             return Err(Rejection::new(Reason::RouteClosed));
         }
-        if !self.networks.is_empty() && !self.networks.contains(asked.client.address()) {
-            return Err(Rejection::because(
-                Reason::NetworkForbidden,
-                "the client is in none of the route's networks",
-            ));
-        }
+        self.check_network(asked)?;
         if let Some(certs) = &self.client_certs {
             certs.check(asked.client_cert)?;
         }
@@ -117,9 +112,51 @@ impl Rules {
         }
         Ok(Permit::grant())
     }
+
+    /// What [`Rules::decide`] asks of networks, certificates and claims, each with its answer and in the same order: for
+    /// whoever explains, never for a request.
+    #[must_use]
+    pub fn explain(
+        &self,
+        principal: &Principal,
+        asked: &Asked<'_>,
+    ) -> Vec<(String, Result<(), Rejection>)> {
+        let mut checks = Vec::new();
+        if self.is_restricted() {
+            checks.push(("network".to_owned(), self.check_network(asked)));
+        }
+        if let Some(certs) = &self.client_certs {
+            let verdict = certs.check(asked.client_cert);
+            checks.push(("client certificate".to_owned(), verdict));
+        }
+        if let Gate::Known { demands, .. } = &self.gate {
+            let each = demands.iter();
+            checks.extend(each.map(|one| (one.told(), one.check(&principal.facts, asked))));
+        }
+        checks
+    }
+
+    fn check_network(&self, asked: &Asked<'_>) -> Result<(), Rejection> {
+        if self.networks.is_empty() || self.networks.contains(asked.client.address()) {
+            return Ok(());
+        }
+        Err(Rejection::because(
+            Reason::NetworkForbidden,
+            "the client is in none of the route's networks",
+        ))
+    }
 }
 
 impl Demand {
+    fn told(&self) -> String {
+        match self {
+            Self::Roles(roles) => format!("one role of [{}]", roles.join(" ")),
+            Self::Scopes { written, .. } => format!("one scope of [{written}]"),
+            Self::Claim { path, values } => format!("claim `{path}` with [{}]", values.join(" ")),
+            Self::When(_) => "`when`".to_owned(),
+        }
+    }
+
     fn check(&self, facts: &PrincipalFacts, asked: &Asked<'_>) -> Result<(), Rejection> {
         match self {
             Self::Roles(roles) if any_of(&facts.roles, roles) => Ok(()),

@@ -125,13 +125,7 @@ impl Walk {
         }
         let dialect = Dialect::of_request(&self.request);
         strip_hop_by_hop(&mut parts.headers, dialect);
-        let policy = snapshot.routes.find(
-            place.conn.listener,
-            &head,
-            &cors::preflight_method(&parts.method, &parts.headers)
-                .unwrap_or_else(|| parts.method.clone()),
-            &parts.headers,
-        );
+        let policy = snapshot.policy_for(place.conn.listener, &head, &parts.method, &parts.headers);
         let policy = report.judged("route", policy, |policy| format!("`{}`", policy.name))?;
         let checked = policy
             .check_head(&head)
@@ -153,6 +147,9 @@ impl Walk {
             client_cert: place.conn.client_cert.as_deref(),
             headers,
         };
+        for (demand, outcome) in policy.authz.explain(&principal, &asked) {
+            report.judged("authz", outcome, |()| format!("{demand}: met"))?;
+        }
         let permitted = policy.authz.decide(&principal, &asked).map(drop);
         report.judged("authz", permitted, |()| "every demand is met".to_owned())?;
         let Action::Forward(cluster) = &policy.action else {
@@ -179,6 +176,7 @@ impl Walk {
         let written = policy.transform.request(&mut request, &facts);
         report.judged("request", written, |()| "to the upstream:".to_owned())?;
         note_headers(report, &request);
+        note_streams(report, policy, &principal, request.headers());
         let told = format!("to `{}`", cluster.name());
         report.note("forward", Verdict::Skipped, told);
         Ok(())
@@ -203,6 +201,42 @@ impl Walk {
             _ => Ok(()),
         }
     }
+}
+
+/// What becomes of bodies, and of whatever lasts.
+fn note_streams(report: &mut Report, policy: &Policy, principal: &Principal, headers: &HeaderMap) {
+    let mut note = |stage, told: String| report.note(stage, Verdict::Skipped, told);
+    if policy.revokes.is_some() {
+        note(
+            "revokes",
+            "a good answer ends what the caller shows".to_owned(),
+        );
+    }
+    if policy.upgrades.is_some() {
+        note("switch", "to the protocols that the route lists".to_owned());
+    }
+    if policy.buffer > 0 {
+        let told = format!(
+            "a body that announces up to {} bytes is taken in",
+            policy.buffer
+        );
+        note("buffer", told);
+    }
+    if policy.transform.compresses() {
+        note("compress", "answers of the listed media types".to_owned());
+    }
+    if !principal.is_authenticated() {
+        return;
+    }
+    let told = match policy.authn.keepsake(principal, headers) {
+        _ if !policy.binds_streams => "go on when the credential ends".to_owned(),
+        None => "end with the credential".to_owned(),
+        Some(_) => {
+            let every = policy.stream_recheck.as_secs();
+            format!("end with the credential, which is asked about every {every} s meanwhile")
+        }
+    };
+    note("streams", told);
 }
 
 fn note_limits(report: &mut Report, policy: &Policy) {

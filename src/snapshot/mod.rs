@@ -16,10 +16,13 @@ mod walk;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use http::{HeaderMap, Method};
+
 use crate::authn::Authorities;
 use crate::config::Config;
+use crate::cors;
 use crate::limit::Limit;
-use crate::route::Table;
+use crate::route::{Head, Table};
 use crate::store::Store;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::tls;
@@ -75,6 +78,26 @@ impl Snapshot {
         self.listeners
             .get(position)
             .ok_or_else(|| Rejection::because(Reason::Internal, "unknown listener"))
+    }
+
+    /// The policy of the route that such a request matches. A preflight is matched by the method that it announces, so
+    /// that the route it asks about answers it; where that route leaves CORS to the backend, OPTIONS is matched as it came.
+    ///
+    /// # Errors
+    /// `NoRoute`, `MethodRefused`.
+    pub fn policy_for(
+        &self,
+        listener: usize,
+        head: &Head,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<&Arc<Policy>, Rejection> {
+        let find = |method: &Method| self.routes.find(listener, head, method, headers);
+        let announced = cors::preflight_method(method, headers);
+        announced
+            .and_then(|method| find(&method).ok())
+            .filter(|policy| policy.cors.is_some())
+            .map_or_else(|| find(method), Ok)
     }
 
     /// The metrics of requests that match no route of the listener at `position`.

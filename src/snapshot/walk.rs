@@ -115,7 +115,7 @@ impl Walk {
         let head = Head::of(&self.request, &place.conn, &place.listener.caps)?;
         let (method, headers) = (self.request.method(), self.request.headers());
         let position = place.conn.listener;
-        let policy = snapshot.routes.find(position, &head, method, headers)?;
+        let policy = snapshot.policy_for(position, &head, method, headers)?;
         Ok((policy, head))
     }
 

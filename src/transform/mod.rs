@@ -123,6 +123,12 @@ impl Plan {
         self.cookies.apply(headers, scheme == Scheme::Https);
     }
 
+    /// Whether answers may be compressed.
+    #[must_use]
+    pub fn compresses(&self) -> bool {
+        !self.compression.types.is_empty()
+    }
+
     /// What the client says about compression; nothing on a route that compresses nothing.
     #[must_use]
     pub fn wish(&self, request: &Request, dialect: Dialect) -> Wish {

@@ -88,6 +88,132 @@ async fn a_request_is_walked_through_every_stage_with_live_keys() {
 }
 
 #[tokio::test]
+async fn every_demand_of_a_route_is_told_and_what_becomes_of_bodies_and_streams() {
+    let (issuer, origin) = (issuer::run().await, origin::http().run().await);
+    let conf = conf(
+        r#"
+        [[route]]
+        path = "/orders"
+        auth = { any = ["main"], roles = ["writer", "admin"], claims = { tenant = "acme" }, when = 'claims.aal >= 2' }
+        from = ["10.0.0.0/8"]
+        revokes = { any = ["main"] }
+        buffer = "64KiB"
+        compress = ["application/json"]
+        upstream = "api"
+        "#,
+    )
+    .issuer(&issuer)
+    .upstream("api", &origin);
+    let token = || {
+        let token = issuer.token().claim("roles", json!(["writer"]));
+        token.claim("tenant", "acme").claim("aal", 2)
+    };
+    let walk = async |client: &str, token: String| {
+        let url = "http://localhost/orders";
+        let asked = ["GET", url, "--client", client, "--token", &token];
+        explain(&conf, &asked).await
+    };
+    let held = [
+        "network: met",
+        "one role of [writer admin]: met",
+        "claim `tenant` with [acme]: met",
+        "`when`: met",
+        "every demand is met",
+    ];
+    let (exit, text) = walk("10.1.2.3", token().sign()).await;
+    assert_eq!(exit, Some(0), "{text}");
+    let rest = [
+        "a good answer ends what the caller shows",
+        "up to 65536 bytes is taken in",
+        "answers of the listed media types",
+        "end with the credential",
+    ];
+    for told in held.iter().chain(&rest) {
+        assert!(text.contains(told), "{told}\n{text}");
+    }
+    for (client, token, met, refusal) in [
+        ("11.1.2.3", token(), 0, "REFUSED 403 network_forbidden"),
+        (
+            "10.1.2.3",
+            token().claim("roles", json!([])),
+            1,
+            "none of the route's roles",
+        ),
+        (
+            "10.1.2.3",
+            token().without("tenant"),
+            2,
+            "has none of the route's values",
+        ),
+        (
+            "10.1.2.3",
+            token().claim("aal", 1),
+            3,
+            "`when` does not hold",
+        ),
+    ] {
+        let (exit, text) = walk(client, token.sign()).await;
+        assert_eq!(exit, Some(1), "{text}");
+        assert!(text.contains(refusal), "{refusal}\n{text}");
+        for (position, told) in held.iter().enumerate() {
+            assert_eq!(text.contains(told), position < met, "{told}\n{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_of_strangers_and_several_credentials_are_explained_too() {
+    let backend = backend().await;
+    let issuer = issuer::run().await;
+    let conf = conf(
+        r#"
+        [[route]]
+        path = "/me"
+        auth = { any = ["browser"] }
+        upstream = "api"
+        [[route]]
+        path = "/both"
+        auth = { all = ["main", "browser"] }
+        upstream = "api"
+        [session.browser]
+        cookie = "sid"
+        probe = { upstream = "api", path = "/session" }
+        "#,
+    )
+    .issuer(&issuer)
+    .upstream("api", &backend);
+    let cookie = "cookie: sid=good";
+    let evil = "origin: https://evil.example";
+    let post = ["POST", "http://localhost/me", "--live", "-H", cookie];
+    let (exit, text) = explain(&conf, &post).await;
+    assert_eq!(exit, Some(0), "{text}");
+    assert!(text.contains("no page of another origin"), "{text}");
+    assert!(text.contains("asked about every 30 s meanwhile"), "{text}");
+    let (exit, text) = explain(&conf, &[&post[..], &["-H", evil]].concat()).await;
+    assert_eq!(exit, Some(1), "{text}");
+    assert!(text.contains("REFUSED 403 csrf_refused"), "{text}");
+
+    let token = issuer.token().sign();
+    let both = ["GET", "http://localhost/both", "--live", "-H", cookie];
+    let (exit, text) = explain(&conf, &both).await;
+    assert_eq!(exit, Some(1), "{text}");
+    assert!(text.contains("REFUSED 401 credential_missing"), "{text}");
+    let (exit, text) = explain(&conf, &[&both[..], &["--token", &token]].concat()).await;
+    assert_eq!(exit, Some(0), "{text}");
+    for told in [
+        "bytes and the cookie `sid`",
+        "key and signature: good",
+        "the backend of `browser` says: user alice",
+    ] {
+        assert!(text.contains(told), "{told}\n{text}");
+    }
+    let other = issuer.token().claim("sub", "bob").sign();
+    let (exit, text) = explain(&conf, &[&both[..], &["--token", &other]].concat()).await;
+    assert_eq!(exit, Some(1), "{text}");
+    assert!(text.contains("REFUSED 400 credential_ambiguous"), "{text}");
+}
+
+#[tokio::test]
 async fn keys_in_a_file_judge_a_token_without_anybody_being_asked() {
     let (issuer, origin) = (issuer::run().await, origin::http().run().await);
     let folder = tempfile::tempdir().unwrap();
