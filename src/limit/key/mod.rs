@@ -3,12 +3,13 @@
 //! A key is kept as a hash and never as text (see `secret`): no address, account or header value stands in memory, in
 //! a log or in a store, and every key costs the same.
 //!
-//! What names an account (a field of the body, a cookie, a client id, a claim, a header) is trimmed and lower-cased
-//! first: nobody gets a second budget by a capital letter. Who names none is counted by address. What cannot be read
+//! What names an account (a field of the body, a cookie, a client id, a claim, a header) is trimmed and folded first
+//! (see `spelling`): nobody gets a second budget by a capital letter. Who names none is counted by address. What cannot be read
 //! in one way only is counted as one: see [`UNREADABLE`](tag::UNREADABLE).
 
 mod network;
 mod secret;
+mod spelling;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use crate::types::Principal;
 
 pub(super) use network::Networks;
 pub use secret::KeySecret;
+pub(super) use spelling::folded;
 
 /// The folded key of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -252,7 +254,7 @@ fn absorb_header(hasher: &mut dyn Hasher, headers: &HeaderMap, name: &HeaderName
     }
 }
 
-/// Space around a name and the case of its letters tell no accounts apart.
+/// Space around a name and the spelling of its letters tell no accounts apart.
 fn absorb_account(hasher: &mut dyn Hasher, text: &str) {
     let mut lower: SmallVec<[u8; 128]> = SmallVec::new();
     let text = text.trim();
@@ -260,7 +262,7 @@ fn absorb_account(hasher: &mut dyn Hasher, text: &str) {
         lower.extend(text.bytes().map(|byte| byte.to_ascii_lowercase()));
     } else {
         let mut utf8 = [0; 4];
-        for letter in text.chars().flat_map(char::to_lowercase) {
+        for letter in folded(text) {
             lower.extend_from_slice(letter.encode_utf8(&mut utf8).as_bytes());
         }
     }

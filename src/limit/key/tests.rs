@@ -161,6 +161,41 @@ fn an_account_counts_wherever_it_is_tried_and_however_it_is_spelt() {
 }
 
 #[test]
+fn an_account_that_backends_fold_is_folded() {
+    for (one, other) in [
+        ("zo\u{eb}@example.com", "zoe\u{308}@example.com"),
+        ("ada@example.com", "\u{ff41}da@example.com"),
+        ("ada@example.com", "\u{1d4d0}DA@example.com"),
+        ("fina@example.com", "\u{fb01}na@example.com"),
+        ("kim.s@example.com", "\u{212a}im.\u{17f}@example.com"),
+        ("\u{c5}sa", "\u{212b}sa"),
+        ("ΝΙΚΟΣ", "νικος"),
+        ("İvan", "i\u{307}van"),
+    ] {
+        let body = |name: &str| format!(r#"{{"email":"{name}"}}"#);
+        alike(
+            "json:email",
+            &here().json(&body(one)),
+            &elsewhere().json(&body(other)),
+        );
+    }
+    for (one, other) in [
+        ("ada", "adа"),
+        ("a", "á"),
+        ("o", "0"),
+        ("l", "1"),
+        ("ss", "ß"),
+    ] {
+        let body = |name: &str| format!(r#"{{"email":"{name}"}}"#);
+        apart(
+            "json:email",
+            &here().json(&body(one)),
+            &here().json(&body(other)),
+        );
+    }
+}
+
+#[test]
 fn accounts_are_told_apart() {
     let ada = here().json(r#"{"email":"ada@example.com"}"#);
     let bob = here().json(r#"{"email":"bob@example.com"}"#);

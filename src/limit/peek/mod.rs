@@ -5,8 +5,8 @@
 //! a body that we and the backend read differently would name one account to us and another to the backend.
 //!
 //! Names are compared as the most lenient backend compares them, by their letters and digits alone: `loginName`,
-//! `login_name` and `LoginName` are one field (Go's `encoding/json` ignores case, protobuf's JSON takes both
-//! spellings), and two of them in one body are a field that occurs twice.
+//! `login_name` and `LoginName` are one field (Go's `encoding/json` ignores case and takes the long s for an s,
+//! protobuf's JSON takes both spellings), and two of them in one body are a field that occurs twice.
 //!
 //! Reading the bytes off the connection, and handing them on untouched, is `types::body`'s.
 
@@ -22,6 +22,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::Limit;
+use super::key::folded;
 use crate::config::LimitKey;
 use media::Media;
 
@@ -233,14 +234,20 @@ impl PeekPlan {
 
 /// A name by its letters and digits.
 fn fold(name: &str) -> Box<str> {
-    let letters = name.chars().filter(|letter| letter.is_alphanumeric());
-    letters.flat_map(char::to_lowercase).collect()
+    let letters = folded(name).filter(|letter| letter.is_alphanumeric());
+    letters.collect()
 }
 
-/// Whether `name` folds to `folded`, without making a string.
-fn folds_to(name: &str, folded: &str) -> bool {
-    let letters = name.chars().filter(|letter| letter.is_alphanumeric());
-    letters.flat_map(char::to_lowercase).eq(folded.chars())
+/// Whether `name` folds to `known`, without making a string.
+fn folds_to(name: &str, known: &str) -> bool {
+    if name.is_ascii() {
+        let letters = name.bytes().filter(u8::is_ascii_alphanumeric);
+        return letters
+            .map(|letter| letter.to_ascii_lowercase())
+            .eq(known.bytes());
+    }
+    let letters = folded(name).filter(|letter| letter.is_alphanumeric());
+    letters.eq(known.chars())
 }
 
 const TWICE: &str = "a field occurs twice";

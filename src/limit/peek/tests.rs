@@ -71,6 +71,13 @@ fn a_field_is_found_wherever_it_stands() {
     form("form:email", "&x=1&&email=a+b%2B%63&y", "a b+c");
     form("form:email", "email", "(absent)");
     form("form:client_id", "clientId=a", "a");
+    // Go takes the long s for an s, and the Kelvin sign for a k.
+    json(
+        "json:checks.user",
+        "{\"chec\u{212a}\u{17f}\":{\"u\u{17f}er\":\"a\"}}",
+        "a",
+    );
+    form("form:user", "u%C5%BFer=a", "a");
 }
 
 #[test]
@@ -94,6 +101,7 @@ fn a_field_that_occurs_twice_is_unreadable_in_every_spelling() {
         r#"{"email":"a","email":"a"}"#,
         r#"{"email":"a","\u0065mail":"b"}"#,
         r#"{"email":"a","Email":"b"}"#,
+        r#"{"email":"a","\uff45mail":"b"}"#,
         r#"{"email":null,"email":"b"}"#,
         r#"{"e-mail":"a","email":{}}"#,
         r#"{"email":"a","email":"b","email":"c"}"#,
