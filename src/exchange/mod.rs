@@ -437,6 +437,7 @@ impl Exchange {
 
     fn judged(&mut self, headers: &HeaderMap, grpc: limit::Grpc) {
         self.charges.answered(&limit::Answer {
+            method: &self.method,
             status: self.status,
             headers,
             grpc,

@@ -97,8 +97,9 @@ impl<C: Timer> Charges<C> {
 
     /// Tells the limits what the answer is. Those that have to see the trailers first go on waiting.
     pub fn answered(&mut self, answer: &Answer<'_>) {
+        let sent = self.sent;
         self.open.retain(|charge| {
-            let outcome = charge.limit.judge(answer);
+            let outcome = charge.limit.judge(answer, sent);
             if let Some(outcome) = outcome {
                 charge.settle(outcome);
             }

@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
 use regex::bytes::Regex;
 
 use super::budget::Settlement;
@@ -12,6 +12,8 @@ use crate::config::{self, KeyPath, Problems};
 /// An answer, as far as it is known.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
+    /// What the request wanted to do.
+    pub method: &'a Method,
     /// Its HTTP status.
     pub status: StatusCode,
     /// Its header fields.
@@ -44,6 +46,14 @@ enum Pattern {
     Any,
     Exactly(HeaderValue),
     Like(Regex),
+}
+
+impl Answer<'_> {
+    /// Whether a good one says that somebody is who they claim to be. The page of a login form does not, whatever account
+    /// the request for it names.
+    pub(super) fn can_prove(&self) -> bool {
+        !self.method.is_safe()
+    }
 }
 
 impl Failures {

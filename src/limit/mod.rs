@@ -287,9 +287,11 @@ impl<C: Timer> Limit<C> {
         }
     }
 
-    fn judge(&self, answer: &Answer<'_>) -> Option<Settlement> {
+    /// What an answer means, which came from the backend if the request was `sent` there.
+    fn judge(&self, answer: &Answer<'_>, sent: bool) -> Option<Settlement> {
+        let forgives = || self.key.is_pair() && sent && answer.can_prove();
         match &self.failures {
-            Some(failures) => failures.judge(answer, self.key.is_pair()),
+            Some(failures) => failures.judge(answer, forgives()),
             None => Some(Settlement::Released),
         }
     }

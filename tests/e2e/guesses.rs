@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use crate::matrix;
+use crate::support::body;
 use crate::support::client::{self, Call, Told, Via, get, post, refused};
 use crate::support::gateway::{Builder, Gateway, conf};
 use crate::support::origin::{self, Origin, Reply, gate};
@@ -225,6 +226,41 @@ async fn a_short_deadline_is_no_way_to_guess_for_free() {
         gateway.send(Via::H2c, call()).await;
     }
     assert_eq!(origin.heads(), 3);
+}
+
+#[tokio::test]
+async fn neither_a_preflight_nor_the_page_of_the_form_is_a_success_of_the_account() {
+    let answers = |seen: &origin::Seen| match seen.method.as_str() {
+        "POST" => Reply::empty(401),
+        _ => Reply::text("a form"),
+    };
+    let origin = origin::http().otherwise(answers).run().await;
+    let gateway = conf(
+        "[[route]]\nauth = \"none\"\nlimits = [\"login\"]\nupstream = \"api\"\n\
+         cors = { origins = [\"https://app.example\"] }\n\
+         [limit.login]\nrate = \"3/h\"\nkey = \"ip+json:email\"\ncount = \"failures\"",
+    )
+    .upstream("api", &origin)
+    .run()
+    .await;
+    let named = |method: &str| {
+        let call = client::call(method, "/login").header("content-type", "application/json");
+        call.body(body::full(r#"{"email":"ada@example.com"}"#))
+    };
+    let preflight = || {
+        named("OPTIONS")
+            .header("origin", "https://app.example")
+            .header("access-control-request-method", "POST")
+    };
+    for failures in 1..=3 {
+        assert_eq!(gateway.ask(named("POST")).await.status, 401);
+        for good in [preflight(), named("GET"), named("OPTIONS")] {
+            let answer = gateway.ask(good).await;
+            assert_eq!(answer.status.is_success(), failures < 3);
+        }
+    }
+    let answer = gateway.ask(named("POST")).await;
+    assert_eq!(answer.verdict(), refused(429, "rate_limited"));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Limits that are charged with failures alone, and bans.
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::*;
 use crate::config::{Count, Failure};
@@ -17,6 +17,7 @@ fn guesses(key: &[LimitKey]) -> config::Limit {
 fn status(status: u16) -> Answer<'static> {
     static NONE: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(HeaderMap::new);
     Answer {
+        method: &Method::POST,
         status: StatusCode::from_u16(status).unwrap(),
         headers: &NONE,
         grpc: Grpc::None,
@@ -98,6 +99,31 @@ fn success_forgives_the_pair_and_never_the_address() {
 }
 
 #[test]
+fn what_proves_nothing_forgives_nothing() {
+    let account = LimitKey::Header(HeaderName::from_static("x-account"));
+    let (pair, _) = limit(&guesses(&[LimitKey::Ip, account]));
+    let ada = from("192.0.2.1").header("x-account", "ada");
+    let good = |method: &Method, is_sent: bool| {
+        let mut charges = ada.ask(&used(&pair, 1)).unwrap();
+        if is_sent {
+            charges.sent();
+        }
+        charges.answered(&Answer {
+            method,
+            ..status(200)
+        });
+    };
+    for _ in 0..4 {
+        exchange(&ada, &pair, 401);
+    }
+    for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
+        good(&method, true); // the page of the form
+    }
+    good(&Method::POST, false); // an answer of the gateway itself
+    assert!(exchange(&ada, &pair, 401) && !exchange(&ada, &pair, 401));
+}
+
+#[test]
 fn a_request_that_was_sent_and_has_no_outcome_is_a_failure() {
     let (limit, _) = limit(&guesses(&[LimitKey::Ip]));
     let client = from("192.0.2.1");
@@ -150,6 +176,7 @@ fn a_failure_is_what_the_rule_says() {
         let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
         let headers = &headers;
         let answer = Answer {
+            method: &Method::POST,
             headers,
             ..status(302)
         };
@@ -162,6 +189,7 @@ fn a_failure_is_what_the_rule_says() {
         (Grpc::Awaited, later),
     ] {
         let answer = Answer {
+            method: &Method::POST,
             grpc,
             ..status(200)
         };
