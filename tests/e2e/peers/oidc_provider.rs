@@ -19,6 +19,7 @@ use vestibule::types::{clock, task};
 use super::entrance::{self, Entrance};
 use super::greeter;
 use super::program::{Program, Server};
+use crate::support::pki;
 
 const PROVIDER: Program = Program::Node("oidc_provider");
 const ALGORITHMS: [&str; 3] = ["RS256", "ES256", "EdDSA"];
@@ -206,6 +207,63 @@ async fn algorithm_that_is_not_listed_is_refused() {
 }
 
 #[tokio::test]
+async fn opaque_tokens_are_asked_about_until_they_are_revoked() {
+    let provider = Server::start(PROVIDER, &json!({})).await;
+    let port = provider.port();
+    let backend = greeter().await;
+    let secret = pki::SHARED.file("peer-secret", "peer-secret-worth-nothing");
+    let introspection = format!(
+        r#"
+        [issuer.provider.introspection]
+        url           = "http://127.0.0.1:{port}/token/introspection"
+        client_id     = "peer"
+        client_secret = {{ file = {secret:?} }}
+        cache         = "200ms"
+        "#
+    );
+    let conf = protected_conf(port, &ALGORITHMS, &backend.address.to_string());
+    let entrance = Entrance::open(&format!("{conf}{introspection}")).await;
+    let target = entrance.target(true, true);
+    let direct = Target::http1(([127, 0, 0, 1], port).into());
+    let asked = async |outcome: &str| {
+        let labels = [("source", "provider"), ("outcome", outcome)];
+        entrance
+            .gateway
+            .metric("vestibule_confirmations_total", &labels)
+            .await
+    };
+
+    let token = grant(&target, "https", "opaque", "read").await;
+    let other = grant(&target, "https", "opaque", "read").await;
+    assert_eq!(token.matches('.').count(), 0, "no JWT: {token}");
+    let answer = ask(&target, &token).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.at("/identity/x-auth-method"), "introspection");
+    let narrow = grant(&target, "https", "opaque", "write").await;
+    assert_eq!(ask(&target, &narrow).await.status, 403);
+    let before = asked("confirmed").await;
+    let jwt = grant(&target, "https", "ES256", "read").await;
+    eventually(|| ask(&target, &jwt), |answer| answer.status == 200).await;
+    assert!(
+        (asked("confirmed").await - before).abs() < 0.5,
+        "a JWT is for the keys"
+    );
+    assert_eq!(ask(&target, &format!("{token}x")).await.status, 401);
+
+    let form = format!("token={token}&token_type_hint=access_token");
+    let answer = send(&direct, post("http", "/token/revocation", form)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    eventually(|| ask(&target, &token), |answer| answer.status == 401).await;
+    assert_eq!(ask(&target, &other).await.status, 200);
+
+    // Nobody knows what it stands for, so nobody is let in, and nobody is told that it is bad.
+    provider.stop().await;
+    let cannot = eventually(|| ask(&target, &other), |answer| answer.status != 200).await;
+    assert_eq!(cannot.status, 503, "{}", cannot.text());
+    assert_eq!(ask(&target, &jwt).await.status, 200);
+}
+
+#[tokio::test]
 async fn outage_of_the_provider_is_no_mass_logout() {
     let provider = Server::start(PROVIDER, &json!({})).await;
     let backend = greeter().await;
@@ -332,7 +390,14 @@ async fn eventually<T: std::fmt::Debug, F: Future<Output = T>>(
 async fn grant(target: &Target, scheme: &str, algorithm: &str, scope: &str) -> String {
     let form =
         format!("grant_type=client_credentials&resource=urn:peers:{algorithm}&scope={scope}");
-    let mut request = get(scheme, "/token");
+    let answer = send(target, post(scheme, "/token", form)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.at("/access_token").as_str().unwrap().to_owned()
+}
+
+/// A form, from the provider's client.
+fn post(scheme: &str, path: &str, form: String) -> Request<Full<Bytes>> {
+    let mut request = get(scheme, path);
     *request.method_mut() = Method::POST;
     *request.body_mut() = Full::new(Bytes::from(form));
     let credentials = STANDARD.encode("peer:peer-secret-worth-nothing");
@@ -342,9 +407,7 @@ async fn grant(target: &Target, scheme: &str, algorithm: &str, scope: &str) -> S
     ] {
         request.headers_mut().insert(name, value.parse().unwrap());
     }
-    let answer = send(target, request).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.at("/access_token").as_str().unwrap().to_owned()
+    request
 }
 
 async fn ask(target: &Target, token: &str) -> Answer {

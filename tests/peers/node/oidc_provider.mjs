@@ -1,5 +1,5 @@
 // A certified OpenID provider with one client of the client_credentials grant. Its access tokens are JWTs, signed with
-// the algorithm that the resource indicator names: `urn:peers:RS256` and so on.
+// the algorithm that the resource indicator names: `urn:peers:RS256` and so on; those for `urn:peers:opaque` are opaque.
 // Argument: { port, host, issuer, proxy }. Says { port, issuer, kids }.
 
 import { generateKeyPairSync, randomUUID } from "node:crypto";
@@ -18,6 +18,7 @@ const keys = [
 ].map(([alg, { privateKey }]) => ({ ...privateKey.export({ format: "jwk" }), alg, use: "sig", kid: randomUUID() }));
 
 function resourceServer(_ctx, resource) {
+  if (resource === "urn:peers:opaque") return { audience: "peers", scope: "read write", accessTokenFormat: "opaque", accessTokenTTL: 600 };
   const alg = keys.map((key) => key.alg).find((alg) => resource === `urn:peers:${alg}`);
   if (!alg) throw new Error(`unknown resource ${resource}`);
   return { audience: "peers", scope: "read write", accessTokenFormat: "jwt", jwt: { sign: { alg } }, accessTokenTTL: 600 };
