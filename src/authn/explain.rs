@@ -305,7 +305,7 @@ impl Issuer {
         report.note("key and signature", signed, |_| {
             format!("good; keys are {:?}", self.state(clock::now()))
         })?;
-        let claims = self.terms.check(&shape.claims);
+        let claims = self.check_claims(&shape.claims);
         report.note("claims", claims, |()| {
             "audience, subject and what is required".to_owned()
         })?;

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderName;
+use serde_json::{Map, Value};
 
 use super::TokenDemands;
 use super::answers::{NoWord, Owner};
@@ -151,7 +152,7 @@ impl Issuer {
         demands.check_type(shape.jws.header.typ.as_deref())?;
         self.check_age_of_keys(demands)?;
         let generation = self.check_signature(&shape.jws, wall).await?;
-        self.terms.check(&shape.claims)?;
+        self.check_claims(&shape.claims)?;
         let owner = Owner::of(&shape.claims);
         let mut facts = self.mapping.facts(shape.claims, window.expires_at());
         facts.mark = Some(owner.mark(&self.name, token, window.issued(), self.terms.leeway));
@@ -283,6 +284,12 @@ impl Issuer {
         let window = Window::of(&shape.claims)?;
         window.check(wall, self.terms.leeway)?;
         Ok(window)
+    }
+
+    /// What can be judged without a clock.
+    pub(super) fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Rejection> {
+        self.terms.check(claims)?;
+        self.mapping.check_user(claims)
     }
 
     /// A year is the most that counts: a token that says it lives for ever must not make a logout last so long.

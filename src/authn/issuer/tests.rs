@@ -68,6 +68,31 @@ async fn judge(issuer: &Arc<Issuer>, kid: &str) -> Result<(), Reason> {
     verdict.map(drop).map_err(|why| why.reason())
 }
 
+/// As long as the longest token that the issuer may have issued before, by its configuration or by what was seen.
+#[tokio::test]
+async fn a_cut_off_is_remembered_as_long_as_the_longest_token_lives() {
+    let toml = format!("{UNREACHABLE}longest_token = \"1h\"\nleeway = \"30s\"\n");
+    let issuer = Arc::clone(&authorities(&toml).issuers["main"]);
+    install(&issuer, &["a"]);
+    let header = json!({ "alg": "ES256", "kid": "a" }).to_string();
+    let seen = async |life: u64| {
+        let claims =
+            json!({ "iss": LOCAL, "aud": "x", "sub": "u1", "iat": NOW, "exp": NOW + life });
+        let token = token_of(&header, claims.to_string(), "ES256", &KEYS["p256"]);
+        assert!(judged(&issuer, &token, at(NOW)).await.is_ok());
+        issuer
+            .cut_off_until(at(NOW))
+            .duration_since(at(NOW))
+            .unwrap()
+            .as_secs()
+    };
+    assert_eq!(seen(600).await, 3_600 + 30);
+    assert_eq!(seen(7_200).await, 7_201 + 30, "longer than was said");
+    assert_eq!(seen(600).await, 7_201 + 30, "and not forgotten");
+    let year = 366 * 86_400;
+    assert_eq!(seen(100 * year).await, year + 30, "no token lives for ever");
+}
+
 #[tokio::test]
 async fn an_outage_leaves_known_keys_alone_and_makes_unknown_ones_503() {
     let issuer = Arc::clone(&authorities(UNREACHABLE).issuers["main"]);

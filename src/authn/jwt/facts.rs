@@ -5,7 +5,8 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use crate::types::{PrincipalFacts, claim_at};
+use crate::authn::refused;
+use crate::types::{PrincipalFacts, Reason, Rejection, claim_at};
 
 /// Where an issuer's tokens hold what the gateway wants to know.
 #[derive(Debug)]
@@ -41,6 +42,18 @@ impl Mapping {
             mark: None,
             kept: crate::types::memo::Kept::default(),
         }
+    }
+
+    /// Checks that the claims say who the user is, where the operator says that they do.
+    ///
+    /// # Errors
+    /// [`Reason::TokenClaims`].
+    pub fn check_user(&self, claims: &Map<String, Value>) -> Result<(), Rejection> {
+        if text_at(claims, &self.user).is_some() {
+            return Ok(());
+        }
+        let detail = format!("`{}` is empty, or no text and no number", self.user);
+        Err(refused(Reason::TokenClaims, detail))
     }
 
     fn roles(&self, claims: &Map<String, Value>) -> Vec<String> {

@@ -548,6 +548,31 @@ async fn claim_lines_of_issuer_audience_and_subject() {
         .await;
 }
 
+/// Whatever stands for the user must say who that is, as `sub` must.
+#[tokio::test]
+async fn a_user_without_a_name_is_nobody() {
+    let house = house("user_claim = \"account.id\"");
+    let with = |id: Value| with_claims(|claims| claims["account"] = json!({ "id": id }));
+    for id in [
+        json!(null),
+        json!(""),
+        json!([]),
+        json!(["u1"]),
+        json!({ "u1": 1 }),
+        json!(true),
+    ] {
+        let what = id.to_string();
+        house.refuses(&what, &with(id), Reason::TokenClaims).await;
+    }
+    house
+        .refuses("none", &good_token(), Reason::TokenClaims)
+        .await;
+    for (id, user) in [(json!("u2"), "u2"), (json!(4711), "4711")] {
+        let principal = house.accepts(user, &with(id)).await;
+        assert_eq!(principal.facts.user, user);
+    }
+}
+
 #[tokio::test]
 async fn required_claims_must_exist() {
     let house = house("required_claims = [\"org\", \"amr.level\"]");
