@@ -257,3 +257,45 @@ impl fmt::Debug for Line {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(line: &str) -> RedisError {
+        let answer = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
+        answer.unwrap().extract_error().unwrap_err()
+    }
+
+    #[test]
+    fn what_a_server_says_to_everything_opens_the_circuit_at_once() {
+        for line in [
+            "LOADING Redis is loading the dataset in memory",
+            "READONLY You can't write against a read only replica.",
+            "MASTERDOWN Link with MASTER is down",
+            "CLUSTERDOWN Hash slot not served",
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "BUSY Redis is busy running a script.",
+            "NOAUTH Authentication required.",
+            "MISCONF Redis is configured to save RDB snapshots",
+        ] {
+            assert!(is_final(&answered(line)), "{line}");
+            assert_eq!(words(&answered(line)), format!("it answers {line}"));
+        }
+    }
+
+    #[test]
+    fn what_is_about_one_question_does_not() {
+        for line in [
+            "ERR unknown command",
+            "NOSCRIPT No matching script.",
+            "MOVED 3999 127.0.0.1:6381",
+            "ASK 3999 127.0.0.1:6381",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+            "NOPERM this user has no permissions to run the 'xadd' command",
+        ] {
+            assert!(!is_final(&answered(line)), "{line}");
+        }
+    }
+}

@@ -228,12 +228,23 @@ async fn holds_while(
     fails: impl AsyncFnOnce(&mut redis::Redis),
     back: impl AsyncFnOnce(&mut redis::Redis),
 ) {
+    let mut server = kind.run().await;
+    let store = server.store("");
+    holds(&store, &mut server, fails, back).await;
+}
+
+/// The same for a store of any shape.
+async fn holds<S>(
+    store: &str,
+    server: &mut S,
+    fails: impl AsyncFnOnce(&mut S),
+    back: impl AsyncFnOnce(&mut S),
+) {
     let origin = origin::http().run().await;
-    let mut store = kind.run().await;
-    let replicas = three_shared(&origin, &store.store(""), "rate = \"60/h\"").await;
+    let replicas = three_shared(&origin, store, "rate = \"60/h\"").await;
     passed(&replicas, 1).await;
 
-    fails(&mut store).await;
+    fails(server).await;
     let ((first, longest), usual) = beside(&replicas, passed(&replicas, 40)).await;
     assert!(
         longest < DEADLINE + SLACK + usual,
@@ -252,7 +263,7 @@ async fn holds_while(
     assert!((48..=72).contains(&count), "{count} of 60");
     assert!(alone(&replicas).await > 100.0);
 
-    back(&mut store).await;
+    back(server).await;
     let begun = Instant::now();
     for replica in &replicas {
         shared(replica).await;
@@ -306,6 +317,100 @@ on_each! {
         )
         .await;
     }
+}
+
+/// Slower than anybody should wait: as good as gone.
+#[tokio::test]
+async fn a_store_that_is_slow() {
+    let server = redis::run().await;
+    let mut wire = redis::wire(server.address()).await;
+    let store = store_at(&format!("\"redis://{}\"", wire.address), "");
+    holds(
+        &store,
+        &mut wire,
+        async |wire| wire.delay(Duration::from_millis(300)),
+        async |wire| wire.delay(Duration::ZERO),
+    )
+    .await;
+}
+
+/// Slow, but not too slow: whoever is limited waits that long, and the budget stays exact.
+#[tokio::test]
+async fn a_store_within_the_deadline_is_waited_for() {
+    let (origin, server) = (origin::http().run().await, redis::run().await);
+    let wire = redis::slow_wire(server.address(), Duration::from_millis(15)).await;
+    let server = format!("\"redis://{}\"", wire.address);
+    let store = store_at(&server, "timeout = \"500ms\"");
+    let replicas = three_shared(&origin, &store, "rate = \"20/h\"").await;
+    let begun = Instant::now();
+    let (count, _) = passed(&replicas, 10).await;
+    assert_eq!((count, alone(&replicas).await), (20, 0.0));
+    assert!(begun.elapsed() >= Duration::from_millis(30));
+}
+
+on_each! {
+    /// From the death of the master until a sentinel has made the replica one, each replica keeps to its share.
+    async fn a_store_that_fails_over(kind) {
+        let master = kind.run().await;
+        let port = master.port.to_string();
+        let of = format!("127.0.0.1 {port}");
+        let second = kind
+            .run_with(&["--replicaof", &of, "--repl-diskless-sync-delay", "0"])
+            .await;
+        eventually("the replica follows", async || {
+            master.ask(&["INFO", "replication"]).contains("state=online")
+        })
+        .await;
+        let sentinel = redis::run_sentinel(kind, &master).await;
+        eventually("the sentinel knows the replica", async || {
+            let known = sentinel.ask(&["SENTINEL", "replicas", "house"]);
+            known.contains(&second.port.to_string())
+        })
+        .await;
+        let store = sentinel.store("topology = \"sentinel\"\nmaster = \"house\"");
+        holds(
+            &store,
+            &mut (master, second),
+            async |(master, _)| master.kill(),
+            async |(_, second)| {
+                eventually("the replica becomes the master", async || {
+                    second.ask(&["ROLE"]).starts_with("master")
+                })
+                .await;
+            },
+        )
+        .await;
+    }
+}
+
+/// However many limits a route names, and however many requests are under way.
+#[tokio::test]
+async fn a_request_asks_once_and_a_worker_has_one_connection() {
+    let (origin, store) = (origin::http().run().await, redis::run().await);
+    let limits: String = (1..=5)
+        .map(|n| format!("[limit.l{n}]\nrate = \"90/h\"\n"))
+        .collect();
+    let gateway = conf(
+        "workers = 3\n[[route]]\nauth = \"none\"\nlimits = [\"l1\", \"l2\", \"l3\", \"l4\", \"l5\"]\nupstream = \"api\"",
+    )
+    .upstream("api", &origin)
+    .and(&limits)
+    .and(&store.store(""))
+    .run()
+    .await;
+    shared(&gateway).await;
+    let (count, _) = passed(std::slice::from_ref(&gateway), 40).await;
+    assert_eq!(count, 40);
+    let asked = [("operation", "decide")];
+    let asked = gateway.metric("vestibule_store_operations_total", &asked);
+    // The first one also brings the script along.
+    assert!((40.0..=43.0).contains(&asked.await));
+    let clients = store.ask(&["CLIENT", "LIST", "TYPE", "normal"]);
+    let clients = clients
+        .lines()
+        .filter(|client| !client.contains("cmd=client"));
+    // Three workers, the control thread, and whoever reads what other replicas tell.
+    assert_eq!(clients.count(), 5);
 }
 
 #[tokio::test]

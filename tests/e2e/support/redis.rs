@@ -268,6 +268,7 @@ pub struct Wire {
     pub address: SocketAddr,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
     is_cut: Arc<std::sync::atomic::AtomicBool>,
+    delay: Arc<Mutex<Duration>>,
 }
 
 pub async fn wire(to: SocketAddr) -> Wire {
@@ -281,23 +282,28 @@ pub async fn slow_wire(to: SocketAddr, delay: Duration) -> Wire {
     let address = listener.local_addr().unwrap();
     let threads = Arc::<Mutex<Vec<JoinHandle<()>>>>::default();
     let is_cut = Arc::new(AtomicBool::new(false));
-    let (kept, cut) = (Arc::clone(&threads), Arc::clone(&is_cut));
+    let delay = Arc::new(Mutex::new(delay));
+    let (kept, cut, late) = (
+        Arc::clone(&threads),
+        Arc::clone(&is_cut),
+        Arc::clone(&delay),
+    );
     tokio::spawn(async move {
         while let Ok((mut near, _)) = listener.accept().await {
             if cut.load(Ordering::SeqCst) {
                 continue;
             }
+            let delay = Arc::clone(&late);
             kept.lock().push(tokio::spawn(async move {
                 let Ok(mut far) = tokio::net::TcpStream::connect(to).await else {
                     return;
                 };
-                if delay.is_zero() {
-                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-                    return;
-                }
                 let ((near_in, mut near_out), (mut far_in, far_out)) = (near.split(), far.split());
                 let back = async { drop(tokio::io::copy(&mut far_in, &mut near_out).await) };
-                tokio::join!(trickle(near_in, far_out, delay), back);
+                tokio::select! {
+                    () = trickle(near_in, far_out, delay) => {}
+                    () = back => {}
+                }
             }));
         }
     });
@@ -305,19 +311,18 @@ pub async fn slow_wire(to: SocketAddr, delay: Duration) -> Wire {
         address,
         threads,
         is_cut,
+        delay,
     }
 }
 
 /// Every piece is as late as the first, whatever else is on its way.
-async fn trickle(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, delay: Duration) {
+async fn trickle(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, delay: Arc<Mutex<Duration>>) {
     let (sender, mut pieces) = tokio::sync::mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let read = async move {
         let mut piece = [0; 4_096];
         while let Ok(count @ 1..) = from.read(&mut piece).await {
-            if sender
-                .send((Instant::now() + delay, piece[..count].to_vec()))
-                .is_err()
-            {
+            let due = Instant::now() + *delay.lock();
+            if sender.send((due, piece[..count].to_vec())).is_err() {
                 break;
             }
         }
@@ -340,6 +345,11 @@ impl Wire {
         for thread in self.threads.lock().drain(..) {
             thread.abort();
         }
+    }
+
+    /// From now on, what goes over it takes so long.
+    pub fn delay(&self, delay: Duration) {
+        *self.delay.lock() = delay;
     }
 
     pub fn mend(&self) {
