@@ -16,14 +16,18 @@ use http::header::CONTENT_TYPE;
 use http::{Method, Request, Version};
 use hyper::body::Incoming;
 use tokio::time::Interval;
-use tonic::codegen::BoxStream;
-use tonic::codegen::tokio_stream::{self, Stream, StreamExt};
+use tonic::codegen::tokio_stream::Stream;
 use tonic::metadata::{KeyAndValueRef, MetadataMap};
 use tonic::server::{Grpc, ServerStreamingService, UnaryService};
 use tonic::{Code, Response, Status};
 use tonic_prost::ProstCodec;
 
 use super::answer::{self, Answer};
+use crate::process::health;
+
+pub use crate::process::health::{
+    CHECK as HEALTH_CHECK, HealthReply, HealthRequest, SERVING, WATCH as HEALTH_WATCH,
+};
 
 /// Whom to greet. An empty name is an invalid argument.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -66,39 +70,11 @@ pub struct CountdownReply {
     pub left: u32,
 }
 
-/// `grpc.health.v1.HealthCheckRequest`
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub struct HealthRequest {
-    /// Full name of a service; empty for the server.
-    #[prost(string, tag = "1")]
-    pub service: String,
-}
-
-/// `grpc.health.v1.HealthCheckResponse`
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-pub struct HealthReply {
-    /// See [`SERVING`] and [`SERVICE_UNKNOWN`].
-    #[prost(int32, tag = "1")]
-    pub status: i32,
-}
-
-/// The service is there.
-pub const SERVING: i32 = 1;
-
-/// The service is not known; said by `Watch` only.
-pub const SERVICE_UNKNOWN: i32 = 3;
-
 /// Path of the unary greeting.
 pub const SAY_HELLO: &str = "/demo.v1.Greeter/SayHello";
 
 /// Path of the counting stream.
 pub const COUNTDOWN: &str = "/demo.v1.Greeter/Countdown";
-
-/// Path of the health check.
-pub const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
-
-/// Path of the health stream.
-pub const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// Whether the request claims to be native gRPC.
 pub(super) fn is_grpc(request: &Request<Incoming>) -> bool {
@@ -123,15 +99,10 @@ pub(super) async fn respond(request: Request<Incoming>) -> Answer {
                 .server_streaming(Countdown, request)
                 .await
         }
-        HEALTH_CHECK => {
-            Grpc::new(ProstCodec::default())
-                .unary(HealthCheck, request)
-                .await
-        }
-        HEALTH_WATCH => {
-            Grpc::new(ProstCodec::default())
-                .server_streaming(HealthWatch, request)
-                .await
+        HEALTH_CHECK | HEALTH_WATCH => {
+            // It is well, and never has anything to add.
+            let answer = health::respond(request, is_served, || health::Health::Serving).await;
+            answer.map(tonic::body::Body::new)
         }
         path => Status::unimplemented(format!("unknown method {path}")).into_http(),
     }
@@ -214,41 +185,6 @@ impl Stream for Falling {
         }
         self.left = left.checked_sub(1);
         Poll::Ready(Some(Ok(CountdownReply { left })))
-    }
-}
-
-struct HealthCheck;
-
-impl UnaryService<HealthRequest> for HealthCheck {
-    type Response = HealthReply;
-    type Future = Ready<Result<Response<HealthReply>, Status>>;
-
-    fn call(&mut self, request: tonic::Request<HealthRequest>) -> Self::Future {
-        ready(if is_served(&request.get_ref().service) {
-            Ok(Response::new(HealthReply { status: SERVING }))
-        } else {
-            Err(Status::not_found("unknown service"))
-        })
-    }
-}
-
-struct HealthWatch;
-
-impl ServerStreamingService<HealthRequest> for HealthWatch {
-    type Response = HealthReply;
-    type ResponseStream = BoxStream<HealthReply>;
-    type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
-
-    /// Says how it is, and never has anything to add.
-    fn call(&mut self, request: tonic::Request<HealthRequest>) -> Self::Future {
-        let status = if is_served(&request.get_ref().service) {
-            SERVING
-        } else {
-            SERVICE_UNKNOWN
-        };
-        let first = tokio_stream::once(Ok(HealthReply { status }));
-        let stream: Self::ResponseStream = Box::pin(first.chain(tokio_stream::pending()));
-        ready(Ok(Response::new(stream)))
     }
 }
 

@@ -1,5 +1,6 @@
-//! `grpc.health.v1.Health` of the gateway itself, on the admin listener: what `/readyz` says, for probes that speak gRPC
-//! (Kubernetes, load balancers). The backends' own services pass through routes like any other.
+//! `grpc.health.v1.Health`: of the gateway itself, on the admin listener, it says what `/readyz` says, for probes that speak
+//! gRPC (Kubernetes, load balancers). The backends' own services pass through routes like any other; that of the embedded
+//! backend is this one too.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,8 +19,10 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::House;
 use super::admin::{Answer, text};
 
-const CHECK: &str = "/grpc.health.v1.Health/Check";
-const WATCH: &str = "/grpc.health.v1.Health/Watch";
+/// Path of the question how it is.
+pub const CHECK: &str = "/grpc.health.v1.Health/Check";
+/// Path of the question how it is, and will be.
+pub const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// Names of services are short.
 const MAX_QUESTION: usize = 4 * 1024;
@@ -28,27 +31,36 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// `grpc.health.v1.HealthCheckRequest`
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-struct Question {
+pub struct HealthRequest {
+    /// Full name of a service; empty for the server.
     #[prost(string, tag = "1")]
-    service: String,
+    pub service: String,
 }
 
 /// `grpc.health.v1.HealthCheckResponse`
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-struct Reply {
+pub struct HealthReply {
+    /// See [`Health`].
     #[prost(enumeration = "Health", tag = "1")]
-    status: i32,
+    pub status: i32,
 }
 
 /// `grpc.health.v1.HealthCheckResponse.ServingStatus`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
-enum Health {
+pub enum Health {
+    /// It is not known.
     Unknown = 0,
+    /// It is well.
     Serving = 1,
+    /// It is not.
     NotServing = 2,
+    /// There is no such service; said to those who watch.
     ServiceUnknown = 3,
 }
+
+/// [`Health::Serving`], as replies have it.
+pub const SERVING: i32 = Health::Serving as i32;
 
 /// What a call ends with, where it has no message.
 #[derive(Clone, Copy)]
@@ -72,23 +84,36 @@ pub(super) async fn answer(house: &Arc<House>, request: Request<Incoming>) -> Op
         let why = "gRPC is a POST over HTTP/2\n";
         return Some(text(StatusCode::HTTP_VERSION_NOT_SUPPORTED, why));
     }
+    let house = Arc::clone(house);
+    Some(respond(request, is_known, move || status(&house)).await)
+}
+
+/// The service: `health` tells how those are that are known.
+pub(crate) async fn respond<H>(
+    request: Request<Incoming>,
+    is_known: impl Fn(&str) -> bool,
+    health: H,
+) -> Answer
+where
+    H: Fn() -> Health + Send + Unpin + 'static,
+{
     let watches = match request.uri().path() {
         CHECK => false,
         WATCH => true,
-        _ => return Some(ended(Status::Unimplemented)),
+        _ => return ended(Status::Unimplemented),
     };
     let asked = match question(request.into_body()).await {
         Ok(question) => question,
-        Err(status) => return Some(ended(status)),
+        Err(status) => return ended(status),
     };
     let is_known = is_known(&asked.service);
-    Some(if watches {
-        streamed(Watch::new(house, is_known))
+    if watches {
+        streamed(Watch::new(is_known.then_some(health)))
     } else if is_known {
-        streamed(Told::once(status(house)))
+        streamed(Told::once(health()))
     } else {
         ended(Status::NotFound)
-    })
+    }
 }
 
 /// The gateway as a whole, and this service.
@@ -104,14 +129,14 @@ fn status(house: &House) -> Health {
     }
 }
 
-async fn question(body: Incoming) -> Result<Question, Status> {
+async fn question(body: Incoming) -> Result<HealthRequest, Status> {
     let body = Limited::new(body, MAX_QUESTION).collect().await;
     let bytes = body.map_err(|_| Status::ResourceExhausted)?.to_bytes();
     match bytes.split_first_chunk::<5>() {
         Some(([0, length @ ..], message))
             if u32::from_be_bytes(*length) as usize == message.len() =>
         {
-            Question::decode(message).map_err(|_| Status::InvalidArgument)
+            HealthRequest::decode(message).map_err(|_| Status::InvalidArgument)
         }
         // No compression was offered.
         Some(([1, ..], _)) => Err(Status::Unimplemented),
@@ -120,7 +145,7 @@ async fn question(body: Incoming) -> Result<Question, Status> {
 }
 
 fn message(status: Health) -> Bytes {
-    let reply = Reply {
+    let reply = HealthReply {
         status: status.into(),
     };
     let length = reply.encoded_len();
@@ -196,26 +221,26 @@ impl http_body::Body for Told {
 }
 
 /// The status now, and every change of it, for as long as the connection lives.
-struct Watch {
+struct Watch<H> {
     /// `None` for a service that nobody knows.
-    house: Option<Arc<House>>,
+    health: Option<H>,
     looks: Interval,
     told: Option<Health>,
 }
 
-impl Watch {
-    fn new(house: &Arc<House>, is_known: bool) -> Self {
+impl<H> Watch<H> {
+    fn new(health: Option<H>) -> Self {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            house: is_known.then(|| Arc::clone(house)),
+            health,
             looks,
             told: None,
         }
     }
 }
 
-impl http_body::Body for Watch {
+impl<H: Fn() -> Health + Unpin> http_body::Body for Watch<H> {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -225,8 +250,10 @@ impl http_body::Body for Watch {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         loop {
             ready!(self.looks.poll_tick(cx));
-            let house = self.house.as_deref();
-            let now = house.map_or(Health::ServiceUnknown, status);
+            let now = self
+                .health
+                .as_ref()
+                .map_or(Health::ServiceUnknown, |health| health());
             if self.told != Some(now) {
                 self.told = Some(now);
                 return Poll::Ready(Some(Ok(Frame::data(message(now)))));

@@ -7,7 +7,7 @@ mod admin;
 mod background;
 mod bind;
 mod control;
-mod health;
+pub mod health;
 mod memory;
 mod open_files;
 mod reload;
