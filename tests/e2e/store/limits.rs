@@ -129,6 +129,19 @@ on_each! {
 }
 
 on_each! {
+    /// What a quiet replica has leased and does not spend is lost to the others: less than a twentieth.
+    async fn a_quiet_replica_keeps_little_of_the_budget_to_itself(kind) {
+        let (origin, store) = (origin::http().run().await, kind.run().await);
+        let limit = "rate = \"1200/h\"\nshared = \"fast\"";
+        let replicas = three_shared(&origin, &store.store(""), limit).await;
+        let (first, _) = passed(&replicas[..1], 4).await;
+        let (rest, _) = passed(&replicas[1..], 700).await;
+        let count = first + rest;
+        assert!((1_140..=1_260).contains(&count), "{count}");
+    }
+}
+
+on_each! {
     async fn failures_on_all_replicas_use_up_one_budget_and_successes_do_not(kind) {
         let origin = origin::http().path("/bad", Reply::empty(401)).run().await;
         let store = kind.run().await;
