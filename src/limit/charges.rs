@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Limit;
 use super::budget::Settlement;
 use super::failure::Answer;
 use super::key::Key;
 use super::seats::Seat;
 use super::shared::Held;
 use super::timer::{Monotonic, Timer};
+use super::{Limit, Place};
 use crate::store::Line;
 use crate::types::rejection::Budget;
 
@@ -33,7 +33,7 @@ pub struct Charges<C: Timer = Monotonic> {
 #[derive(Debug)]
 struct Charge<C: Timer> {
     limit: Arc<Limit<C>>,
-    key: Key,
+    place: Place,
     cost: u32,
     /// Where the store has charged it.
     shared: Option<Held>,
@@ -127,10 +127,10 @@ impl<C: Timer> Charges<C> {
         }
     }
 
-    pub(super) fn hold(&mut self, limit: &Arc<Limit<C>>, key: Key, cost: u32) {
+    pub(super) fn hold(&mut self, limit: &Arc<Limit<C>>, place: Place, cost: u32) {
         self.open.push(Charge {
             limit: Arc::clone(limit),
-            key,
+            place,
             cost,
             shared: None,
         });
@@ -139,7 +139,7 @@ impl<C: Timer> Charges<C> {
     pub(super) fn hold_shared(&mut self, limit: &Arc<Limit<C>>, key: Key, cost: u32, held: Held) {
         self.open.push(Charge {
             limit: Arc::clone(limit),
-            key,
+            place: Place { key, named: None },
             cost,
             shared: Some(held),
         });
@@ -183,8 +183,8 @@ impl<C: Timer> Charges<C> {
 impl<C: Timer> Charge<C> {
     fn settle(&self, outcome: Settlement) {
         match &self.shared {
-            None => self.limit.settle(self.key, self.cost, outcome),
-            Some(held) => self.limit.settle_shared(held, self.key, self.cost, outcome),
+            None => self.limit.settle(self.place, self.cost, outcome),
+            Some(held) => (self.limit).settle_shared(held, self.place.key, self.cost, outcome),
         }
     }
 }

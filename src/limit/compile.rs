@@ -261,7 +261,8 @@ fn compile_spread(
         addresses.clone(),
         KeySecret::draw(),
     );
-    fine.then(|| Some(Spread::new(of, distinct.above, per)))
+    let learns = written.count == Count::Failures;
+    fine.then(|| Some(Spread::new(of, distinct.above, per, learns)))
 }
 
 fn compile_max_keys(written: u32, path: &KeyPath, problems: &mut Problems) -> Option<usize> {
@@ -282,7 +283,10 @@ fn compile_budget(
         for (key, is_written) in [
             ("burst", written.burst.is_some()),
             ("ban", written.ban.is_some()),
-            ("count", written.count == Count::Failures),
+            (
+                "count",
+                written.count == Count::Failures && written.distinct.is_none(),
+            ),
         ] {
             if is_written {
                 problems.push(&path.key(key), "means nothing without a `rate`");

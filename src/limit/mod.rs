@@ -47,7 +47,7 @@ use key::{Key, KeyPlan};
 pub use peek::{Field, PeekPlan, Peeked};
 use seats::{NoSeat, Seats};
 use shared::Shared;
-use spread::Spread;
+use spread::{Named, Spread};
 use store::Store;
 pub use tarpit::Held;
 use tarpit::Tarpit;
@@ -131,6 +131,14 @@ pub struct Tally {
     pub alone: Option<u64>,
 }
 
+/// A place held for one request.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    key: Key,
+    /// What it names, where different ones are counted.
+    named: Option<Named>,
+}
+
 /// What a limit says to one request.
 enum Ruling {
     /// Nothing: whoever sends it is not counted.
@@ -138,7 +146,7 @@ enum Ruling {
     /// It was charged at this time.
     Charged(u64),
     /// A place is held for it until its answer is known.
-    Held(Key),
+    Held(Place),
     /// It is one too many.
     Refused(Duration, Why),
 }
@@ -197,8 +205,7 @@ impl<C: Timer> Limit<C> {
     /// Whether only failures are charged.
     #[must_use]
     pub fn learns(&self) -> bool {
-        let buckets = self.budget.as_ref();
-        buckets.is_some_and(|buckets| buckets.budget.learns())
+        self.failures.is_some()
     }
 
     /// Charges the share of this replica with what the store has let through: it holds when the store is away.
@@ -217,25 +224,40 @@ impl<C: Timer> Limit<C> {
         if self.unreadable(inputs).is_some() {
             self.counts.unreadable.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(wait) = self.over_spread(inputs) {
-            self.counts.refused.fetch_add(1, Ordering::Relaxed);
-            return Ruling::Refused(wait, Why::Spread);
-        }
-        let Some(Buckets { budget, store }) = &self.budget else {
+        let now = self.now();
+        if self.budget.is_none() && self.spread.is_none() {
             self.counts.allowed.fetch_add(1, Ordering::Relaxed);
-            return Ruling::Charged(0);
+            return Ruling::Charged(now);
+        }
+        let key = self.key.of(inputs);
+        let named = match &self.spread {
+            Some(spread) => spread.note(key, inputs, now),
+            None => Ok(None),
         };
-        let (key, now) = (self.key.of(inputs), self.now());
-        match store.at(key, now, |words| budget.take(words, now, cost)) {
+        let named = match named {
+            Ok(named) => named,
+            Err(wait) => {
+                self.counts.refused.fetch_add(1, Ordering::Relaxed);
+                return Ruling::Refused(Duration::from_nanos(wait), Why::Spread);
+            }
+        };
+        let verdict = match &self.budget {
+            Some(Buckets { budget, store }) => {
+                store.at(key, now, |words| budget.take(words, now, cost))
+            }
+            None => Verdict::Allowed,
+        };
+        match verdict {
             Verdict::Allowed => {
                 self.counts.allowed.fetch_add(1, Ordering::Relaxed);
-                if budget.learns() {
-                    Ruling::Held(key)
+                if self.learns() {
+                    Ruling::Held(Place { key, named })
                 } else {
                     Ruling::Charged(now)
                 }
             }
             Verdict::Wait(wait, why) => {
+                self.settle_spread(Place { key, named }, false, now);
                 self.counts.refused.fetch_add(1, Ordering::Relaxed);
                 if why == Why::BanBegun {
                     self.counts.bans.fetch_add(1, Ordering::Relaxed);
@@ -245,11 +267,10 @@ impl<C: Timer> Limit<C> {
         }
     }
 
-    /// How long until what the request names has room, if it has none.
-    fn over_spread(&self, inputs: &KeyInputs<'_>) -> Option<Duration> {
-        let spread = self.spread.as_ref()?;
-        let noted = spread.note(self.key.of(inputs), inputs, self.now());
-        noted.err().map(Duration::from_nanos)
+    fn settle_spread(&self, place: Place, failed: bool, now: u64) {
+        if let (Some(spread), Some(named)) = (&self.spread, place.named) {
+            spread.settle(place.key, named, failed, now);
+        }
     }
 
     /// What the client of a request that passed is told, where the limit says so.
@@ -297,17 +318,20 @@ impl<C: Timer> Limit<C> {
     }
 
     /// Ends the wait for the outcome of one request.
-    fn settle(&self, key: Key, cost: u32, outcome: Settlement) {
+    fn settle(&self, place: Place, cost: u32, outcome: Settlement) {
+        let (now, failed) = (self.now(), outcome == Settlement::Failed);
+        if failed {
+            self.counts.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        self.settle_spread(place, failed, now);
         let Some(Buckets { budget, store }) = &self.budget else {
             return;
         };
-        let now = self.now();
         let work = |words: &mut [u64]| budget.settle(words, now, cost, outcome);
-        if outcome == Settlement::Failed {
-            self.counts.failed.fetch_add(1, Ordering::Relaxed);
-            store.at(key, now, work); // charged even if the key had to make room meanwhile
+        if failed {
+            store.at(place.key, now, work); // charged even if the key had to make room meanwhile
         } else {
-            store.existing(key, work);
+            store.existing(place.key, work);
         }
     }
 
@@ -345,7 +369,9 @@ impl<C: Timer> Limit<C> {
         let refusal = Rejection::because(Reason::RateLimited, detail)
             .retry_after(wait)
             .policy(&self.name);
-        let refusal = match self.fields.as_ref().and_then(|fields| fields.refused(wait)) {
+        // The quotas of the windows have nothing to do with how many different ones there may be.
+        let fields = self.fields.as_ref().filter(|_| why != Why::Spread);
+        let refusal = match fields.and_then(|fields| fields.refused(wait)) {
             Some(budget) => refusal.budget(budget),
             None => refusal,
         };

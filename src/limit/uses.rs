@@ -129,9 +129,9 @@ impl<C: Timer> Limits<C> {
                     charged |= bit(position);
                     since.get_or_insert(now);
                 }
-                Ruling::Held(key) => {
+                Ruling::Held(place) => {
                     charged |= bit(position);
-                    charges.hold(limit, key, cost.get());
+                    charges.hold(limit, place, cost.get());
                 }
                 Ruling::Refused(..) if !limit.enforced => charges.observe(&limit.name),
                 Ruling::Refused(wait, why) => {

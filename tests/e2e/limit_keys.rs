@@ -510,6 +510,63 @@ async fn sprayed_passwords_stop_at_the_address_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn where_failures_count_an_office_that_signs_in_sprays_nothing() {
+    let answers = |seen: &origin::Seen| {
+        if seen.text().contains("wrong") {
+            origin::Reply::empty(401)
+        } else {
+            origin::Reply::text("welcome")
+        }
+    };
+    let origin = origin::http().otherwise(answers).run().await;
+    let spray = "[limit.slow]\nkey = \"ip\"\ncount = \"failures\"\nrate = \"100/m\"\n\
+                 distinct = { of = \"json:email\", per = \"10m\", above = 3 }";
+    let gateway = conf("[[route]]\nauth = \"none\"\nlimits = [\"slow\"]\nupstream = \"api\"")
+        .listen("trusted_proxies = [\"127.0.0.0/8\"]")
+        .upstream("api", &origin)
+        .and(spray)
+        .run()
+        .await;
+    let sign_in = |n: usize, password: &str| {
+        let text = format!("{{\"email\":\"user{n}\",\"password\":\"{password}\"}}");
+        json("203.0.113.1", &text)
+    };
+    for n in 0..9 {
+        assert_eq!(gateway.ask(sign_in(n, "right")).await.status, 200);
+    }
+    for n in 0..3 {
+        assert_eq!(gateway.ask(sign_in(n, "wrong")).await.status, 401);
+    }
+    let answer = gateway.ask(sign_in(9, "wrong")).await;
+    assert_eq!(answer.verdict(), refused(429, "rate_limited"));
+    assert!(
+        !answer.headers.contains_key("ratelimit"),
+        "the rate has room"
+    );
+    assert_eq!(gateway.ask(sign_in(1, "right")).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_allow_list_believes_nobody_who_only_says_so() {
+    let origin = origin::http().run().await;
+    let gateway = conf("[[route]]\nauth = \"none\"\nlimits = [\"slow\"]\nupstream = \"api\"")
+        .upstream("api", &origin)
+        .and("[limit.slow]\nrate = \"1/h\"\nallow = { networks = [\"10.0.0.0/8\"] }")
+        .run()
+        .await;
+    let calls = [
+        "x-forwarded-for",
+        "x-real-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+    ]
+    .map(|name| call("GET", "/").header(name, "10.0.0.1"));
+    assert_eq!(passed(&gateway, calls).await, 1);
+    let forwarded = call("GET", "/").header("forwarded", "for=10.0.0.1");
+    assert_eq!(passed(&gateway, [forwarded]).await, 0);
+}
+
+#[tokio::test]
 async fn many_networks_on_one_account_are_seen() {
     let origin = origin::http().run().await;
     let swarm =

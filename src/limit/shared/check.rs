@@ -280,9 +280,9 @@ impl<'l, C: Timer> Checking<'l, '_, C> {
                             by: By::Share,
                         });
                     }
-                    Ruling::Held(key) => {
+                    Ruling::Held(place) => {
                         self.told.extend(limit.tell(self.inputs));
-                        self.charges.hold(limit, key, cost);
+                        self.charges.hold(limit, place, cost);
                     }
                     Ruling::Refused(..) if !limit.enforced => self.charges.observe(&limit.name),
                     Ruling::Refused(wait, why) => {

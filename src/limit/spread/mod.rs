@@ -22,11 +22,20 @@ pub(super) struct Spread {
     /// What is counted for each key of the limit.
     of: KeyPlan,
     most: u32,
+    /// Whether only what fails is noted.
+    learns: bool,
     /// The length of a slice, in nanoseconds.
     slice: u64,
     sets: Box<[Mutex<Vec<Sketch>>]>,
     over: AtomicU64,
     highest: AtomicU32,
+}
+
+/// What a request names whose outcome decides whether that is noted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named {
+    hash: u32,
+    takes_place: bool,
 }
 
 /// What a limit has seen.
@@ -39,10 +48,11 @@ pub(super) struct Seen {
 }
 
 impl Spread {
-    pub(super) fn new(of: KeyPlan, most: u32, per: u64) -> Self {
+    pub(super) fn new(of: KeyPlan, most: u32, per: u64, learns: bool) -> Self {
         Self {
             of,
             most,
+            learns,
             slice: (per / (SLICES as u64 - 1)).max(1),
             sets: (0..SETS).map(|_| Mutex::default()).collect(),
             over: AtomicU64::new(0),
@@ -55,25 +65,57 @@ impl Spread {
         &self.of
     }
 
-    /// Notes what a request of `key` names.
+    /// Notes what a request of `key` names; where only failures are noted, holds a place for it, which
+    /// [`Spread::settle`] ends.
     ///
     /// # Errors
     /// The nanoseconds until one more value has room, if this one has none.
-    pub(super) fn note(&self, key: Key, inputs: &KeyInputs<'_>, now: u64) -> Result<(), u64> {
+    pub(super) fn note(
+        &self,
+        key: Key,
+        inputs: &KeyInputs<'_>,
+        now: u64,
+    ) -> Result<Option<Named>, u64> {
         let (hash, slice) = (hash(self.of.of(inputs)), now / self.slice);
-        let slices = self.set(key).and_then(|set| {
+        let noted = self.set(key).and_then(|set| {
             let mut set = set.lock();
             let sketch = find(&mut set, key, slice)?;
-            let noted = sketch.note(hash, self.most);
-            Some((!noted).then(|| sketch.room_in(self.most)))
+            if self.learns && sketch.has_room(hash, self.most) {
+                let takes_place = sketch.hold(hash);
+                return Some(Ok(Some(Named { hash, takes_place })));
+            }
+            let is_noted = !self.learns && sketch.note(hash, self.most);
+            Some(
+                is_noted
+                    .then_some(None)
+                    .ok_or_else(|| sketch.room_in(self.most)),
+            )
         });
-        match slices {
-            Some(None) => Ok(()),
-            Some(Some(slices)) => {
+        match noted {
+            Some(Ok(named)) => Ok(named),
+            Some(Err(slices)) => {
                 self.over.fetch_add(1, Ordering::Relaxed);
                 Err(self.until(slice.saturating_add(slices), now))
             }
             None => Err(self.slice), // a set without its sketch: never let it through
+        }
+    }
+
+    /// Ends the wait for the outcome of a request.
+    pub(super) fn settle(&self, key: Key, named: Named, failed: bool, now: u64) {
+        let Some(set) = self.set(key) else { return };
+        let mut set = set.lock();
+        let sketch = if failed {
+            find(&mut set, key, now / self.slice)
+        } else {
+            set.iter_mut().find(|sketch| sketch.key == key)
+        };
+        let Some(sketch) = sketch else { return };
+        if named.takes_place {
+            sketch.release();
+        }
+        if failed {
+            sketch.note(named.hash, self.most);
         }
     }
 
@@ -103,7 +145,7 @@ impl Spread {
             set.lock().retain_mut(|sketch| {
                 sketch.age(slice);
                 highest = highest.max(sketch.count());
-                sketch.count() > 0
+                sketch.at_most() > 0
             });
         }
         self.highest.store(highest, Ordering::Relaxed);
@@ -128,7 +170,7 @@ fn find(set: &mut Vec<Sketch>, key: Key, slice: u64) -> Option<&mut Sketch> {
         if set.len() >= WAYS {
             set.iter_mut().for_each(|sketch| sketch.age(slice));
             let sketches = set.iter().enumerate();
-            let least = sketches.min_by_key(|(_, sketch)| (sketch.count(), sketch.newest()));
+            let least = sketches.min_by_key(|(_, sketch)| (sketch.at_most(), sketch.newest()));
             set.swap_remove(least.map_or(0, |(position, _)| position));
         }
         set.push(Sketch::new(key, slice));

@@ -17,6 +17,8 @@ pub(super) struct Sketch {
     newest: u64,
     /// How many different values the slices hold together.
     count: u32,
+    /// Values under way that may still turn out to count.
+    pending: u32,
 }
 
 #[derive(Debug)]
@@ -37,11 +39,17 @@ impl Sketch {
             slices: Default::default(),
             newest,
             count: 0,
+            pending: 0,
         }
     }
 
     pub(super) fn count(&self) -> u32 {
         self.count
+    }
+
+    /// How many there will be if all under way count.
+    pub(super) fn at_most(&self) -> u32 {
+        self.count.saturating_add(self.pending)
     }
 
     pub(super) fn newest(&self) -> u64 {
@@ -66,9 +74,21 @@ impl Sketch {
     /// Whether a value is known or has room.
     pub(super) fn has_room(&self, hash: u32, most: u32) -> bool {
         match self.knows(hash) {
-            Some(known) => known || self.count < most,
-            None => self.count <= most,
+            Some(known) => known || self.at_most() < most,
+            None => self.at_most() <= most,
         }
+    }
+
+    /// Holds a place for a value until it is known whether it counts; whether it takes one.
+    pub(super) fn hold(&mut self, hash: u32) -> bool {
+        let takes = self.knows(hash) != Some(true);
+        self.pending = self.pending.saturating_add(u32::from(takes));
+        takes
+    }
+
+    /// Gives such a place back.
+    pub(super) fn release(&mut self) {
+        self.pending = self.pending.saturating_sub(1);
     }
 
     /// Notes a value, unless it is one more than `most`. Whether it was noted, or known.
@@ -89,7 +109,11 @@ impl Sketch {
 
     /// In how many slices from now a new value would be noted.
     pub(super) fn room_in(&self, most: u32) -> u64 {
-        let kept = |slices: usize| union(self.slices.get(..slices).unwrap_or_default());
+        // What is under way now will stand in the current slice.
+        let kept = |slices: usize| match slices {
+            0 => 0,
+            _ => union(self.slices.get(..slices).unwrap_or_default()).saturating_add(self.pending),
+        };
         let enough = (0..SLICES).rev().find(|slices| kept(*slices) < most.max(1));
         (SLICES - enough.unwrap_or(0)) as u64
     }

@@ -17,6 +17,7 @@ fn by_ip(most: u32) -> Spread {
         KeyPlan::new(&of.0, addresses, KeySecret::draw()),
         most,
         10 * MINUTE,
+        false,
     )
 }
 
@@ -29,10 +30,10 @@ fn note(spread: &Spread, key: u128, n: u32, now: u64) -> Result<(), u64> {
     let noted = spread.note(Key::from_bits(key), &inputs, now);
     assert_eq!(
         found,
-        noted.err().unwrap_or(0),
+        noted.as_ref().err().copied().unwrap_or(0),
         "what is foreseen is what happens"
     );
-    noted
+    noted.map(|named| assert!(named.is_none()))
 }
 
 #[test]

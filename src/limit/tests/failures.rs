@@ -123,6 +123,81 @@ fn what_proves_nothing_forgives_nothing() {
     assert!(exchange(&ada, &pair, 401) && !exchange(&ada, &pair, 401));
 }
 
+/// Three accounts of an address may fail in ten minutes.
+fn sprayed(limit: config::Limit) -> config::Limit {
+    config::Limit {
+        rate: None,
+        distinct: Some(config::Distinct {
+            of: LimitKey::Header(HeaderName::from_static("x-account")),
+            per: Span(MINUTE * 10),
+            above: 3,
+        }),
+        ..limit
+    }
+}
+
+fn account(name: &'static str) -> Visit {
+    from("192.0.2.1").header("x-account", name)
+}
+
+#[test]
+fn only_accounts_that_fail_count_as_sprayed() {
+    let (limit, clock) = limit(&sprayed(guesses(&[LimitKey::Ip])));
+    for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        assert!(exchange(&account(name), &limit, 200), "an office signs in");
+    }
+    for name in ["a", "b", "c", "a", "c"] {
+        assert!(exchange(&account(name), &limit, 401));
+    }
+    assert_eq!(limit.tally().failed, 5);
+    assert!(exchange(&account("b"), &limit, 200), "who was there before");
+    let wait = account("d").wait(&limit).unwrap();
+    clock.advance(wait - Duration::from_nanos(1));
+    assert!(!exchange(&account("d"), &limit, 401), "not before");
+    clock.advance(Duration::from_nanos(1));
+    assert!(exchange(&account("d"), &limit, 401), "but then");
+}
+
+#[test]
+fn accounts_tried_at_once_are_no_more_than_those_tried_one_by_one() {
+    let (limit, clock) = limit(&sprayed(guesses(&[LimitKey::Ip])));
+    let ask = |name| account(name).ask(&used(&limit, 1));
+    let mut under_way: Vec<_> = ["a", "b", "c"].map(|name| ask(name).unwrap()).into();
+    let wait = account("d").wait(&limit).unwrap();
+    for charges in &mut under_way {
+        charges.sent();
+        charges.answered(&status(401));
+    }
+    clock.advance(wait);
+    assert!(exchange(&account("d"), &limit, 200), "all of them failed");
+    let mut under_way: Vec<_> = ["a", "b", "c"].map(|name| ask(name).unwrap()).into();
+    assert!(ask("d").is_err());
+    under_way
+        .drain(..)
+        .for_each(|mut charges| charges.release());
+    assert!(
+        ["x", "y", "z"]
+            .into_iter()
+            .all(|name| exchange(&account(name), &limit, 401))
+    );
+    assert!(ask("d").is_err());
+}
+
+#[test]
+fn what_a_rate_refuses_holds_no_place_among_the_accounts() {
+    let (limit, clock) = limit(&config::Limit {
+        rate: guesses(&[]).rate,
+        burst: Some(1),
+        ..sprayed(guesses(&[LimitKey::Ip]))
+    });
+    assert!(exchange(&account("a"), &limit, 401));
+    for name in ["b", "c", "d", "e"] {
+        assert!(!exchange(&account(name), &limit, 401));
+    }
+    clock.advance(MINUTE);
+    assert!(exchange(&account("f"), &limit, 401));
+}
+
 #[test]
 fn a_request_that_was_sent_and_has_no_outcome_is_a_failure() {
     let (limit, _) = limit(&guesses(&[LimitKey::Ip]));
