@@ -100,6 +100,46 @@ fn a_limit_that_refuses_leaves_those_before_it_uncharged() {
 }
 
 #[test]
+fn a_limit_without_a_rate_does_not_keep_others_from_giving_back() {
+    let account = LimitKey::Header(HeaderName::from_static("x-account"));
+    let spread = config::Limit {
+        rate: None,
+        distinct: Some(config::Distinct {
+            of: account.clone(),
+            per: Span(MINUTE),
+            above: 9,
+        }),
+        ..written(1, MINUTE, None, &[LimitKey::Ip])
+    };
+    let seats = config::Limit {
+        rate: None,
+        concurrency: Some(9),
+        ..written(1, MINUTE, None, &[LimitKey::Ip])
+    };
+    for first in [spread, seats] {
+        let (first, clock) = limit(&first);
+        let (by_account, other) = limit(&written(2, MINUTE, None, std::slice::from_ref(&account)));
+        let (by_address, another) = limit(&written(1, MINUTE, None, &[LimitKey::Ip]));
+        for clock in [clock, other, another] {
+            clock.advance(MINUTE * 60);
+        }
+        let limits = [&first, &by_account, &by_address].map(|limit| Use {
+            limit: Arc::clone(limit),
+            cost: std::num::NonZeroU32::MIN,
+        });
+        let limits = Limits::new(limits.into());
+        let attacker = from("192.0.2.1").header("x-account", "ada");
+        assert!(attacker.ask(&limits).is_ok());
+        assert!((0..9).all(|_| attacker.ask(&limits).is_err()));
+        let ada = from("192.0.2.2").header("x-account", "ada");
+        assert!(
+            ada.ask(&limits).is_ok(),
+            "the attacker was refused for nothing of hers"
+        );
+    }
+}
+
+#[test]
 fn a_stated_wait_is_that_of_the_slowest_limit() {
     let (quick, clock) = limit(&written(1, Duration::from_secs(1), None, &[LimitKey::Ip]));
     let mut problems = Problems::default();
