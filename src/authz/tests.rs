@@ -398,6 +398,21 @@ fn a_rule_over_more_values_than_are_counted_refuses() {
     assert!(!holds(when, &list(3_000)));
 }
 
+/// However a rule gets at the claims, all that it takes out of them counts together.
+#[test]
+fn a_rule_that_copies_the_claims_takes_no_more_out_of_them() {
+    let many: Vec<_> = (0..1_000).collect();
+    let claims = json!({ "a": many, "b": many });
+    assert!(holds("claims.a.exists(x, x == 999)", &claims));
+    for when in [
+        "claims.a.exists(x, x in claims.b && x == 999)",
+        "claims.a.exists(x, x in [claims][0].b && x == 999)",
+        "claims.a.exists(x, x in (x > 5 ? claims : claims).b && x == 999)",
+    ] {
+        assert!(!holds(when, &claims), "{when}");
+    }
+}
+
 #[test]
 fn a_rule_over_claims_alone_is_evaluated_once_for_a_credential() {
     let rule = |text: &str| super::when::When::compile(text).unwrap();

@@ -29,10 +29,11 @@ pub(super) struct Variables<'a> {
     client: Client,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Claims<'a> {
     claims: &'a Map<String, Value>,
-    left: AtomicU32,
+    /// Of the evaluation: a copy takes out of the same.
+    left: &'a AtomicU32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,12 +46,14 @@ struct Headers<'a>(&'a HeaderMap);
 struct Client(IpAddr);
 
 impl<'a> Variables<'a> {
-    pub(super) fn new(claims: &'a Map<String, Value>, asked: &Asked<'a>) -> Self {
+    /// `left` is how many values may still be taken out of the claims, [`MOST_VALUES`] at first.
+    pub(super) fn new(
+        claims: &'a Map<String, Value>,
+        asked: &Asked<'a>,
+        left: &'a AtomicU32,
+    ) -> Self {
         Self {
-            claims: Claims {
-                claims,
-                left: AtomicU32::new(MOST_VALUES),
-            },
+            claims: Claims { claims, left },
             request: Request(*asked),
             client: Client(asked.client.address()),
         }
@@ -169,13 +172,7 @@ macro_rules! lent_map {
     };
 }
 
-lent_map!(
-    Claims<'a>,
-    clone = |this| Claims {
-        claims: this.claims,
-        left: AtomicU32::new(this.left.load(Ordering::Relaxed)),
-    }
-);
+lent_map!(Claims<'a>, clone = |this| *this);
 lent_map!(Request<'a>, clone = |this| *this);
 lent_map!(Headers<'a>, clone = |this| *this);
 lent_map!(Client, clone = |this| *this);

@@ -8,6 +8,7 @@
 //! Whatever is no clear yes refuses: an error, a claim that is not there, a result that is no boolean.
 
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::{Expr, IdedExpr, LiteralValue};
@@ -17,7 +18,7 @@ use cel::{Context, Env, ExecutionError, Program, Value};
 use ipnet::IpNet;
 
 use super::rule::Asked;
-use super::values::{Variables, is_readable};
+use super::values::{MOST_VALUES, Variables, is_readable};
 use crate::types::{PrincipalFacts, Reason, Rejection};
 
 /// Bytes of a rule. What needs more is a program, and belongs into the backend.
@@ -137,7 +138,8 @@ impl When {
     }
 
     fn evaluate(&self, facts: &PrincipalFacts, asked: &Asked<'_>) -> Result<(), Rejection> {
-        let variables = Variables::new(&facts.claims, asked);
+        let left = AtomicU32::new(MOST_VALUES);
+        let variables = Variables::new(&facts.claims, asked, &left);
         let mut context = Context::with_env(Arc::clone(&LANGUAGE));
         context.set_variable_resolver(&variables);
         let refuse = |detail: String| Err(Rejection::because(Reason::Forbidden, detail));
