@@ -68,14 +68,25 @@ impl Authn {
 }
 
 impl Keepsake {
-    /// Copied: a share would hold whatever else was read together with it for as long as the stream lasts.
+    /// The same as copies, for what lasts: a share holds whatever else was read together with it.
+    #[must_use]
+    pub fn settled(self) -> Self {
+        let copied = |(name, value): (HeaderName, HeaderValue)| {
+            let copy = HeaderValue::from_bytes(value.as_bytes());
+            let mut value = copy.unwrap_or(value);
+            value.set_sensitive(true);
+            (name, value)
+        };
+        Self {
+            first: copied(self.first),
+            rest: self.rest.into_iter().map(copied).collect(),
+        }
+    }
+
     fn into_headers(self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in std::iter::once(self.first).chain(self.rest) {
-            if let Ok(mut value) = HeaderValue::from_bytes(value.as_bytes()) {
-                value.set_sensitive(true);
-                headers.append(name, value);
-            }
+            headers.append(name, value);
         }
         headers
     }

@@ -204,8 +204,9 @@ impl Exchange {
     }
 
     /// Watches over the credential from now on.
-    pub(super) fn vigil(&self) -> Option<Vigil> {
-        let (leash, principal) = (self.leash.as_ref()?, self.principal.as_ref()?);
+    pub(super) fn vigil(&mut self) -> Option<Vigil> {
+        let (leash, principal) = (self.leash.as_mut()?, self.principal.as_ref()?);
+        leash.keepsake = leash.keepsake.take().map(Keepsake::settled);
         let vigil = self.desk.vigils.keep(principal, leash.since)?;
         let (Some(keepsake), Some(policy)) = (leash.keepsake.clone(), self.policy.clone()) else {
             return Some(vigil);
