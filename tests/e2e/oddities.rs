@@ -731,6 +731,64 @@ async fn hostile_answers_over_http_2_are_502_or_cut() {
     }
 }
 
+/// Frames without end in place of an answer, or within one: over by the deadline of the route, and nobody else's affair.
+#[tokio::test]
+async fn floods_of_a_backend_end_with_its_request() {
+    const MANY: usize = 20_000;
+    let floods: [Answer; 6] = [
+        ("interim answers", |id| {
+            head(id, &[(":status", "103")]).repeat(MANY)
+        }),
+        ("PINGs", |_| frame(6, 0, 0, b"anyone??").repeat(MANY)),
+        ("SETTINGS", |_| frame(4, 0, 0, &[]).repeat(MANY)),
+        ("empty DATA", |id| {
+            [
+                head(id, &[(":status", "200")]),
+                frame(DATA, 0, id, b"").repeat(MANY),
+            ]
+            .concat()
+        }),
+        ("a block without an end", |id| {
+            let rest = frame(9, 0, id, &[]).repeat(MANY);
+            [frame(HEADERS, 0, id, &[0x88]), rest].concat()
+        }),
+        ("trailers without an end", |id| {
+            let rest = frame(9, 0, id, &[0; 1000]).repeat(1000);
+            [
+                head(id, &[(":status", "200")]),
+                frame(HEADERS, 1, id, &[]),
+                rest,
+            ]
+            .concat()
+        }),
+    ];
+    let neighbour = raw::recorder().await;
+    for (what, flood) in floods {
+        let address = hostile_h2(flood).await;
+        let route = "timeout = \"500ms\"\n[[route]]\npath = \"/next\"\nauth = \"none\"\nupstream = \"next\"";
+        let gateway = conf(&format!(
+            "[[route]]\nauth = \"none\"\nupstream = \"api\"\n{route}"
+        ))
+        .upstream_at("api", "h2c", address, "body_timeout = \"500ms\"")
+        .upstream_at("next", "http", neighbour.address, "")
+        .run()
+        .await;
+        for via in [Via::H1, Via::H2c] {
+            let mut client = gateway.connect(via).await;
+            let asked = client.try_send(post("/", "x"));
+            let (told, next) = tokio::join!(asked, gateway.ask(get("/next")));
+            assert_eq!(next.text(), "ok", "{what}");
+            if let Ok(told) = told {
+                assert!(
+                    matches!(told.status.as_u16(), 502 | 504),
+                    "{what}: {told:?}"
+                );
+            }
+        }
+        gateway.settled().await;
+    }
+}
+
 /// Response splitting over HTTP/1.1: what would be a second field, or a second answer, for somebody behind us.
 #[tokio::test]
 async fn answers_cannot_be_split() {

@@ -164,6 +164,43 @@ async fn endless_header_blocks_and_empty_frames_end_in_enhance_your_calm() {
     }
 }
 
+/// Frames that cost an answer to nobody, in numbers: each kind is ended, or read past, and the witness is served.
+#[tokio::test]
+async fn frames_that_say_nothing_are_ended_or_read_past() {
+    let running = run(limits());
+    let post = |round: u32| {
+        let mut head = request(1, "/body");
+        head[4] = END_HEADERS;
+        (round == 0).then_some(head)
+    };
+    // Nothing but padding is nothing, however long it is.
+    let (code, _) = flooded(&running, 50_000, |round| {
+        let padding = [&[255_u8][..], &[0; 255]].concat();
+        post(round).unwrap_or_else(|| frame(DATA, 8, 1, &padding))
+    })
+    .await;
+    assert_eq!(code, Some(ENHANCE_YOUR_CALM));
+    // An acknowledgement of what was never said.
+    let (code, _) = flooded(&running, 20_000, |_| frame(SETTINGS, ACK, 0, &[])).await;
+    assert!(
+        matches!(code, Some(PROTOCOL_ERROR | ENHANCE_YOUR_CALM)),
+        "{code:?}"
+    );
+    // Kinds that nobody knows are read past (RFC 9113 section 5.5), as are answers to a PING.
+    for (kind, flags) in [(0xfa, 0), (PING, ACK)] {
+        let (code, frames) =
+            flooded(&running, 20_000, |_| frame(kind, flags, 0, b"anything")).await;
+        let told = frames.iter().filter(|seen| seen.kind != SETTINGS).count();
+        assert!(told < 10, "{told} frames in answer to {kind}, {code:?}");
+    }
+    // A window that grows by a byte at a time, to no end.
+    let (code, frames) = flooded(&running, 20_000, |_| {
+        frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])
+    })
+    .await;
+    assert!(frames.len() < 10, "{code:?}");
+}
+
 #[tokio::test]
 async fn priorities_are_ignored_or_refused() {
     let running = run(limits());
