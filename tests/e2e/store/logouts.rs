@@ -1,12 +1,14 @@
 //! A logout on one replica ends the login on all of them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::on_each;
 use crate::support::client::{Told, get, refused};
 use crate::support::gateway::{Builder, Gateway, conf};
 use crate::support::issuer::{self, Issuer};
-use crate::support::origin::{self, Origin};
+use crate::support::origin::{self, Origin, Reply};
 use crate::support::redis::{self, Kind, Redis, SECRET, store_at, wire};
 use crate::support::{binary, eventually};
 
@@ -133,6 +135,53 @@ on_each! {
         wire.mend();
         let took = ended(&other, &token).await;
         assert!(took < Duration::from_secs(2), "{took:?}");
+    }
+}
+
+on_each! {
+    /// A session whose confirmation the other replica would believe for much longer.
+    async fn a_session_that_ends_on_one_replica_is_not_believed_on_another(kind) {
+        let store = kind.run().await;
+        let ended = Arc::<AtomicBool>::default();
+        let (gone, logged_out) = (Arc::clone(&ended), Arc::clone(&ended));
+        let origin = origin::http()
+            .on("/session", move |seen| {
+                let is_over = gone.load(Ordering::SeqCst) && seen.header("cookie") == "at=alice";
+                match is_over {
+                    true => Reply::empty(401),
+                    false => Reply::json(&serde_json::json!({ "user": { "user_id": "some" } })),
+                }
+            })
+            .on("/logout", move |_| {
+                logged_out.store(true, Ordering::SeqCst);
+                Reply::empty(204)
+            })
+            .run()
+            .await;
+        let replica = conf(
+            "[session.browser]\ncookie = \"at\"\nprobe = { upstream = \"api\", path = \"/session\" }\ncache = \"10m\"\n\
+             [[route]]\npath = \"/me\"\nauth = { any = [\"browser\"] }\nupstream = \"api\"\n\
+             [[route]]\npath = \"/logout\"\nauth = \"none\"\nrevokes = { any = [\"browser\"] }\nupstream = \"api\"",
+        )
+        .upstream("api", &origin)
+        .and(&store.store(""));
+        let (one, other) = (replica.clone().run().await, replica.run().await);
+        shared(&one).await;
+        shared(&other).await;
+        let me = async |gateway: &Gateway, who: &str| {
+            let call = get("/me").header("cookie", &format!("at={who}"));
+            gateway.ask(call).await.status.as_u16()
+        };
+        for gateway in [&one, &other] {
+            assert_eq!((me(gateway, "alice").await, me(gateway, "bob").await), (200, 200));
+        }
+        let logout = get("/logout").header("cookie", "at=alice");
+        assert_eq!(one.ask(logout).await.status, 204);
+        let begun = Instant::now();
+        assert_eq!(me(&one, "alice").await, 401);
+        eventually("the other replica asks again", async || me(&other, "alice").await == 401).await;
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert_eq!(me(&other, "bob").await, 200);
     }
 }
 
