@@ -16,7 +16,7 @@ pub enum BodyError {
     Malformed(&'static str),
     /// The connection that feeds the body failed.
     Connection(hyper::Error),
-    /// Its time was over; see [`Body::expire`].
+    /// Its time was over; see [`Body::expire`](super::Body::expire).
     Expired(h2::Error),
 }
 
