@@ -44,9 +44,14 @@ impl Fields {
         })
     }
 
-    /// What a refused client is told: nothing is left, for that long.
-    pub(super) fn refused(&self, wait: Duration) -> Option<Budget> {
-        self.budget(0, 0, wait)
+    /// What a refused client is told: nothing is left of that window, for that long.
+    pub(super) fn refused(&self, window: usize, wait: Duration) -> Option<Budget> {
+        self.budget(window, 0, wait)
+    }
+
+    /// Whether there is more than one window to tell of.
+    pub(super) fn are_many(&self) -> bool {
+        self.names.len() > 1
     }
 
     /// What a client is told that passed.
@@ -85,7 +90,7 @@ mod tests {
     #[test]
     fn what_is_left_is_told_with_the_time_rounded_up() {
         let fields = Fields::new("a \"b\"", &rates(&["10/m"])).unwrap();
-        let refused = fields.refused(Duration::from_millis(41_001)).unwrap();
+        let refused = fields.refused(0, Duration::from_millis(41_001)).unwrap();
         assert_eq!(refused.left().unwrap(), r#""a \"b\"";r=0;t=42"#);
         let left = Left {
             window: 0,

@@ -273,6 +273,16 @@ impl<C: Timer> Limit<C> {
         }
     }
 
+    /// The window with the least room.
+    #[cold]
+    fn scarcest(&self, inputs: &KeyInputs<'_>) -> usize {
+        let left = self.budget.as_ref().and_then(|Buckets { budget, store }| {
+            let (key, now) = (self.key.of(inputs), self.now());
+            store.existing(key, |words| budget.left(words, now))?
+        });
+        left.map_or(0, |left| left.window)
+    }
+
     /// What the client of a request that passed is told, where the limit says so.
     fn tell(&self, inputs: &KeyInputs<'_>) -> Option<rejection::Budget> {
         let fields = self.fields.as_ref().filter(|_| self.written.headers)?;
@@ -371,7 +381,15 @@ impl<C: Timer> Limit<C> {
             .policy(&self.name);
         // The quotas of the windows have nothing to do with how many different ones there may be.
         let fields = self.fields.as_ref().filter(|_| why != Why::Spread);
-        let refusal = match fields.and_then(|fields| fields.refused(wait)) {
+        let told = fields.and_then(|fields| {
+            let window = if fields.are_many() {
+                self.scarcest(inputs)
+            } else {
+                0
+            };
+            fields.refused(window, wait)
+        });
+        let refusal = match told {
             Some(budget) => refusal.budget(budget),
             None => refusal,
         };

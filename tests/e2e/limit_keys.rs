@@ -626,6 +626,27 @@ async fn who_passes_is_told_what_is_left_where_the_limit_says_so() {
 }
 
 #[tokio::test]
+async fn who_is_refused_is_told_which_window_has_no_room() {
+    let origin = origin::http().run().await;
+    let gateway = conf(
+        "[[route]]\nauth = \"none\"\nlimits = [\"slow\"]\nupstream = \"api\"\n\
+         [limit.slow]\nrate = [\"100/m\", \"2/h\"]",
+    )
+    .upstream("api", &origin)
+    .run()
+    .await;
+    for _ in 0..2 {
+        assert_eq!(gateway.ask(call("GET", "/")).await.status, 200);
+    }
+    let answer = gateway.ask(call("GET", "/")).await;
+    let wait = answer.header("retry-after");
+    assert_eq!(
+        answer.header("ratelimit"),
+        format!("\"slow-2\";r=0;t={wait}")
+    );
+}
+
+#[tokio::test]
 async fn grpc_and_connect_are_told_in_their_own_words_and_in_the_fields() {
     let origin = origin::h2c().run().await;
     let gateway = counting(&origin, "\"ip\"", "").run().await;
