@@ -279,6 +279,39 @@ async fn a_ban_outlasts_the_rate() {
         .await;
 }
 
+#[tokio::test]
+async fn a_reload_lifts_no_ban() {
+    let origin = origin::http().reply(Reply::empty(401)).run().await;
+    let conf = login(&origin, "ban = \"2h\"");
+    let gateway = conf.clone().run().await;
+    for _ in 0..3 {
+        assert_eq!(gateway.ask(get("/login")).await.status, 401);
+    }
+    assert_eq!(gateway.ask(get("/login")).await.status, 429);
+    let more = conf.and("[limit.other]\nrate = \"1/s\"\n");
+    assert_eq!(gateway.reload(&more).await.status, 200);
+    let refused = gateway.ask(get("/login")).await;
+    assert_eq!(refused.status, 429);
+    let wait: u32 = refused.header("retry-after").parse().unwrap();
+    assert!((7_100..=7_200).contains(&wait), "{wait}");
+    assert_eq!(origin.heads(), 3);
+}
+
+#[tokio::test]
+async fn a_ban_that_is_only_observed_keeps_nobody_out() {
+    let origin = origin::http().reply(Reply::empty(401)).run().await;
+    let observed = "ban = \"2h\"\nmode = \"observe\"";
+    let gateway = login(&origin, observed).run().await;
+    for _ in 0..6 {
+        assert_eq!(gateway.ask(get("/login")).await.status, 401);
+    }
+    assert_eq!(origin.heads(), 6);
+    let labels = [("limit", "login"), ("decision", "observed")];
+    gateway
+        .counted("vestibule_limit_decisions_total", &labels, 3.0)
+        .await;
+}
+
 /// Two at once, two in line.
 fn narrow(origin: &Origin) -> Builder {
     conf("[[route]]\npath = \"/login\"\nauth = \"none\"\nlimits = [\"narrow\"]\nupstream = \"api\"\n\

@@ -69,6 +69,21 @@ async fn one_who_waits_for_retry_after_is_let_in() {
 }
 
 #[tokio::test]
+async fn a_request_counts_whatever_its_method() {
+    let origin = origin::http().run().await;
+    let gateway = limited(&origin, 6, "").run().await;
+    for method in ["GET", "HEAD", "POST", "DELETE", "OPTIONS", "PATCH"] {
+        let answer = gateway.ask(call(method, "/login")).await;
+        assert_eq!(answer.status, 200, "{method}");
+    }
+    for method in ["HEAD", "OPTIONS", "PATCH"] {
+        let answer = gateway.ask(call(method, "/login")).await;
+        assert_eq!(answer.status, 429, "{method}");
+    }
+    assert_eq!(origin.heads(), 6);
+}
+
+#[tokio::test]
 async fn protocols_and_connections_share_a_bucket() {
     let origin = origin::http().run().await;
     let gateway = limited(&origin, 4, "").run().await;

@@ -96,6 +96,32 @@ on_each! {
     }
 }
 
+/// The clock that counts is the store's, and nobody is told of what it shows.
+#[tokio::test]
+async fn a_store_with_a_clock_of_its_own_counts_as_well() {
+    let (origin, store) = (origin::http().run().await, redis::run_ahead().await);
+    let ahead: u64 = store
+        .ask(&["TIME"])
+        .lines()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let ours = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    assert!(ahead > ours + 3_500, "{ahead} {ours}");
+    let replicas = three_shared(&origin, &store.store(""), "rate = \"30/h\"").await;
+    let (count, _) = passed(&replicas, 20).await;
+    assert_eq!((count, alone(&replicas).await), (30, 0.0));
+    let answer = replicas[0].ask(get("/")).await;
+    let wait: u32 = answer.header("retry-after").parse().unwrap();
+    assert!((1..=120).contains(&wait), "{wait}");
+    let left: u64 = store
+        .ask(&["PTTL", &store.ask(&["KEYS", "vestibule:limit:budget:*"])])
+        .parse()
+        .unwrap();
+    assert!((1..=3_700_000).contains(&left), "{left}");
+}
+
 on_each! {
     async fn exactly_the_budget_passes_over_a_cluster(kind) {
         let nodes = redis::run_cluster(kind).await;

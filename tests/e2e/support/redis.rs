@@ -67,6 +67,28 @@ impl Kind {
     }
 }
 
+/// Its clock is an hour ahead of ours. Redis allocates by a library that does not go with faked clocks, Valkey here does
+/// not.
+pub async fn run_ahead() -> Redis {
+    let port = free_port();
+    let folder = tempfile::tempdir().unwrap();
+    // By hand, because `faketime` stays between us and the server, and would be killed in its place.
+    let asked = Command::new("faketime")
+        .args(["-f", "+1h", "printenv", "LD_PRELOAD"])
+        .output()
+        .unwrap();
+    let library = String::from_utf8(asked.stdout).unwrap();
+    let mut arguments = vec![
+        format!("LD_PRELOAD={}", library.trim()),
+        "FAKETIME=+1h".to_owned(),
+        Kind::Valkey.program().display().to_string(),
+    ];
+    arguments.extend(usual(&folder, port));
+    let redis = spawn("env".into(), arguments, folder, port);
+    redis.serves().await;
+    redis
+}
+
 /// TLS alone, with the leaf of the shared authority.
 pub async fn run_tls(arguments: &[&str]) -> Redis {
     let port = free_port();
@@ -134,15 +156,21 @@ fn start(kind: Kind, arguments: &[&str], port: u16) -> Redis {
     let folder = tempfile::tempdir().unwrap();
     let tls = arguments.contains(&"--tls-port");
     let plain = if tls { 0 } else { port };
+    let mut all = usual(&folder, plain);
+    all.extend(arguments.iter().map(|&argument| argument.to_owned()));
+    spawn(kind.program(), all, folder, port)
+}
+
+/// It keeps nothing.
+fn usual(folder: &TempDir, port: u16) -> Vec<String> {
     let dir = folder.path().display();
-    let mut all: Vec<String> =
-        format!("--port {plain} --bind 127.0.0.1 --dir {dir} --appendonly no")
+    let mut usual: Vec<String> =
+        format!("--port {port} --bind 127.0.0.1 --dir {dir} --appendonly no")
             .split(' ')
             .map(str::to_owned)
             .collect();
-    all.extend(["--save".to_owned(), String::new()]);
-    all.extend(arguments.iter().map(|&argument| argument.to_owned()));
-    spawn(kind.program(), all, folder, port)
+    usual.extend(["--save".to_owned(), String::new()]);
+    usual
 }
 
 fn spawn(program: PathBuf, arguments: Vec<String>, folder: TempDir, port: u16) -> Redis {
