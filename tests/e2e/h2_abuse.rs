@@ -78,6 +78,7 @@ impl House {
         let over = Arc::new(AtomicBool::new(false));
         let witness = tokio::spawn(witness(self.process.at("plain"), Arc::clone(&over)));
         let (control, stalled) = (self.control().await, self.stalled().await);
+        let flooded = self.ended("flooded").await;
         let (mut attackers, seen_through) = (JoinSet::new(), gate());
         for _ in 0..CONNECTIONS {
             let h2 = raw::h2(self.process.at("plain")).await;
@@ -90,7 +91,10 @@ impl House {
                 let _ =
                     tokio::time::timeout(Duration::from_millis(20), attackers.join_next()).await;
                 most = most.max(self.grown());
-                if !reads && self.stalled().await > stalled {
+                if !reads
+                    && (self.stalled().await > stalled
+                        || self.ended("flooded").await - flooded > CONNECTIONS as f64 - 0.5)
+                {
                     seen_through.open();
                 }
             }
@@ -143,9 +147,12 @@ impl House {
 
     /// Streams and connections that were ended because their client took nothing.
     async fn stalled(&self) -> f64 {
+        self.ended("stream_stalled").await + self.ended("write_stalled").await
+    }
+
+    async fn ended(&self, reason: &str) -> f64 {
         let name = "vestibule_connections_refused_total";
-        let of = async |reason| self.process.metric(name, &[("reason", reason)]).await;
-        of("stream_stalled").await + of("write_stalled").await
+        self.process.metric(name, &[("reason", reason)]).await
     }
 
     fn grown(&self) -> u64 {
@@ -179,7 +186,8 @@ async fn attack(h2: raw::H2, seen_through: Option<Gate>, rounds: u32, wire: fn(u
             let _ = writer.shutdown().await;
             return;
         };
-        // Whatever is stalled has met its deadline; then more PINGs than anybody bears.
+        // Whatever is stalled has met its deadline, or nothing is, because all were cut off for their flood, which they
+        // have not noticed if it was all written by then. Now come more PINGs than anybody bears.
         seen_through.opened().await;
         let ping = frame(PING, 0, 0, b"anyone??");
         while writer.write_all(&ping).await.is_ok() {
