@@ -19,12 +19,15 @@ const FORM: &str = "application/x-www-form-urlencoded";
 /// One route with one limit by `key` that lets one request of a key through and no second one, behind a proxy that
 /// tells client addresses.
 fn counting(origin: &Origin, key: &str, keys: &str) -> Builder {
+    behind_a_proxy(origin, &format!("rate = \"1/h\"\nkey = {key}\n{keys}"))
+}
+
+/// One route with one limit, behind a proxy that tells client addresses.
+fn behind_a_proxy(origin: &Origin, limit: &str) -> Builder {
     conf("[[route]]\nname = \"login\"\nauth = \"none\"\nlimits = [\"slow\"]\nupstream = \"api\"")
         .listen("trusted_proxies = [\"127.0.0.0/8\"]")
         .upstream("api", origin)
-        .and(&format!(
-            "[limit.slow]\nrate = \"1/h\"\nkey = {key}\n{keys}"
-        ))
+        .and(&format!("[limit.slow]\n{limit}"))
 }
 
 fn sent(call: Call, media: &str, from: &str) -> Call {
@@ -482,14 +485,8 @@ async fn a_network_that_changes_ends_the_buckets_of_its_limits() {
 #[tokio::test]
 async fn sprayed_passwords_stop_at_the_address_and_nobody_else() {
     let origin = origin::http().run().await;
-    let spray =
-        "[limit.slow]\nkey = \"ip\"\ndistinct = { of = \"json:email\", per = \"10m\", above = 5 }";
-    let gateway = conf("[[route]]\nauth = \"none\"\nlimits = [\"slow\"]\nupstream = \"api\"")
-        .listen("trusted_proxies = [\"127.0.0.0/8\"]")
-        .upstream("api", &origin)
-        .and(spray)
-        .run()
-        .await;
+    let spray = "key = \"ip\"\ndistinct = { of = \"json:email\", per = \"10m\", above = 5 }";
+    let gateway = behind_a_proxy(&origin, spray).run().await;
     let account =
         |n: usize, from: &str| json(from, &format!("{{\"email\":\"user{n}@example.com\"}}"));
     let attack = (0..30).map(|n| account(n, "203.0.113.1"));
@@ -519,14 +516,9 @@ async fn where_failures_count_an_office_that_signs_in_sprays_nothing() {
         }
     };
     let origin = origin::http().otherwise(answers).run().await;
-    let spray = "[limit.slow]\nkey = \"ip\"\ncount = \"failures\"\nrate = \"100/m\"\n\
+    let spray = "key = \"ip\"\ncount = \"failures\"\nrate = \"100/m\"\n\
                  distinct = { of = \"json:email\", per = \"10m\", above = 3 }";
-    let gateway = conf("[[route]]\nauth = \"none\"\nlimits = [\"slow\"]\nupstream = \"api\"")
-        .listen("trusted_proxies = [\"127.0.0.0/8\"]")
-        .upstream("api", &origin)
-        .and(spray)
-        .run()
-        .await;
+    let gateway = behind_a_proxy(&origin, spray).run().await;
     let sign_in = |n: usize, password: &str| {
         let text = format!("{{\"email\":\"user{n}\",\"password\":\"{password}\"}}");
         json("203.0.113.1", &text)
@@ -569,14 +561,8 @@ async fn an_allow_list_believes_nobody_who_only_says_so() {
 #[tokio::test]
 async fn many_networks_on_one_account_are_seen() {
     let origin = origin::http().run().await;
-    let swarm =
-        "[limit.slow]\nkey = \"json:email\"\ndistinct = { of = \"ip\", per = \"1h\", above = 3 }";
-    let gateway = conf("[[route]]\nauth = \"none\"\nlimits = [\"slow\"]\nupstream = \"api\"")
-        .listen("trusted_proxies = [\"127.0.0.0/8\"]")
-        .upstream("api", &origin)
-        .and(swarm)
-        .run()
-        .await;
+    let swarm = "key = \"json:email\"\ndistinct = { of = \"ip\", per = \"1h\", above = 3 }";
+    let gateway = behind_a_proxy(&origin, swarm).run().await;
     let victim = (0..10).map(|n| json(&address(n), r#"{"email":"ada"}"#));
     assert_eq!(passed(&gateway, victim).await, 3);
     let other = (0..3).map(|n| json(&address(n), r#"{"email":"bob"}"#));
