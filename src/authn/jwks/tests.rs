@@ -163,17 +163,19 @@ fn the_generation_rises_only_when_a_key_leaves() {
     );
 }
 
+/// The next fetch that a request asks for brings `keys`.
+async fn fetch_when_asked(store: &Store, keys: impl AsRef<[Value]>, now: Instant) {
+    store.wake().notified().await;
+    store.started();
+    store.install(fetched(keys.as_ref()), now);
+}
+
 #[tokio::test]
 async fn requests_with_an_unknown_kid_wait_for_one_fetch() {
     let now = clock::now();
     let store = store(now);
     store.install(fetched(&[key("old")]), now);
-    let wake = store.wake();
-    let fetcher = async {
-        wake.notified().await;
-        store.started();
-        store.install(fetched(&[key("old"), key("new")]), now);
-    };
+    let fetcher = fetch_when_asked(&store, [key("old"), key("new")], now);
     let (one, two, ()) = tokio::join!(store.newer("new", now), store.newer("other", now), fetcher);
     for answer in [one, two] {
         let Answer::Newer(loaded) = answer else {
@@ -183,11 +185,7 @@ async fn requests_with_an_unknown_kid_wait_for_one_fetch() {
     }
     assert_eq!(store.fetches_ok(), 2);
     // A fetch that brings nothing new empties the bucket: no further wait, no further fetch.
-    let fetcher = async {
-        wake.notified().await;
-        store.started();
-        store.install(fetched(&[key("old"), key("new")]), now);
-    };
+    let fetcher = fetch_when_asked(&store, [key("old"), key("new")], now);
     let (third, ()) = tokio::join!(store.newer("third", now), fetcher);
     assert!(matches!(third, Answer::Newer(_)));
     assert!(matches!(store.newer("fourth", now).await, Answer::Absent));
@@ -200,15 +198,12 @@ async fn a_key_published_during_a_fetch_is_found_by_the_next_one() {
     let now = clock::now();
     let store = store(now);
     store.install(fetched(&[key("old")]), now);
-    let wake = store.wake();
     store.started();
     let fetches = async {
         // The request has asked by now.
         tokio::task::yield_now().await;
         store.install(fetched(&[key("old")]), now);
-        wake.notified().await;
-        store.started();
-        store.install(fetched(&[key("old"), key("new")]), now);
+        fetch_when_asked(&store, [key("old"), key("new")], now).await;
     };
     let (answer, ()) = tokio::join!(store.newer("new", now), fetches);
     let Answer::Newer(loaded) = answer else {
@@ -223,14 +218,11 @@ async fn unknown_kids_during_a_fetch_cause_one_more() {
     let now = clock::now();
     let store = store(now);
     store.install(fetched(&[key("old")]), now);
-    let wake = store.wake();
     store.started();
     let fetches = async {
         tokio::task::yield_now().await;
         store.install(fetched(&[key("old")]), now);
-        wake.notified().await;
-        store.started();
-        store.install(fetched(&[key("old")]), now);
+        fetch_when_asked(&store, [key("old")], now).await;
     };
     let (one, two, ()) = tokio::join!(store.newer("a", now), store.newer("b", now), fetches);
     for answer in [one, two] {
